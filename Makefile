@@ -1,0 +1,54 @@
+# Each target is what one wish takes; `make` alone prints them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STATE ?= .state
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help up setup fix lint test unit chaos bench docs clean
+
+help: ## print this
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: $(STAMP) ## run a control plane on SQLite and a local agent; stay up (state in .state)
+	@exec $(BIN)/edgeplane up --state-dir $(STATE)
+
+setup: $(STAMP) ## make the virtual environment with everything in it
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make: Python 3.11 or later is needed, this is " + sys.version.split()[0])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server,dev]'
+	@touch $@
+
+fix: $(STAMP) ## format, and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(STAMP) ## format, lint, types, directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls tests
+	$(BIN)/lint-imports
+
+test: lint ## lint and the whole suite, on SQLite and on a real MariaDB and Redis
+	@scripts/servers
+	$(BIN)/pytest
+
+unit: $(STAMP) ## the fast tests only
+	$(BIN)/pytest tests/unit tests/property
+
+chaos: $(STAMP) ## every crash point, with real processes
+	$(BIN)/pytest tests/chaos
+
+bench: $(STAMP) ## throughput and latency beside their floors, on SQLite and MariaDB
+	@scripts/servers
+	$(BIN)/python -m benchmarks
+
+docs: $(STAMP) ## write the generated pages anew
+	$(BIN)/python scripts/generate_docs.py
+
+clean: ## remove what the targets made, but not .state
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,3 @@
+"""Edgeplane: a control plane for fleets of nginx edge nodes."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,98 @@
+"""The command ``edgeplane-agent``."""
+
+import logging
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from edgeplane.agent import exclusive, server, settings
+from edgeplane.agent.exclusive import StateFolderError
+from edgeplane.agent.executors import registry
+from edgeplane.agent.journal_file import JournalError, open_journal
+from edgeplane.agent.server import Parts
+from edgeplane.agent.settings import AgentSettings
+from edgeplane.environ import Environ, SettingError
+from edgeplane.observe import logs
+from edgeplane.observe.logs import one_line, say
+
+
+@click.group()
+def main() -> None:
+    """Carry out, once, what the control plane asks of this edge node."""
+
+
+@main.command()
+@click.option("--listen", metavar="ADDRESS", help="Where to listen; overrides AGENT_HTTP_ADDR.")
+@click.option(
+    "--state-dir", metavar="FOLDER", help="Journal and token; overrides EDGEPLANE_AGENT_STATE_DIR."
+)
+@click.option(
+    "--executor", metavar="NAME", help="What carries tasks out; overrides EDGEPLANE_AGENT_EXECUTOR."
+)
+def run(listen: str | None, state_dir: str | None, executor: str | None) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    given = {
+        "AGENT_HTTP_ADDR": listen,
+        "EDGEPLANE_AGENT_STATE_DIR": state_dir,
+        "EDGEPLANE_AGENT_EXECUTOR": executor,
+    }
+    os.environ.update({name: value for name, value in given.items() if value})
+    logs.set_up()
+    # Below this, uvicorn logs what any stranger sends it.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    try:
+        parts = _prepare(Environ.load())
+    except SettingError as error:
+        _give_up(str(error), code=2)
+    except (StateFolderError, JournalError) as error:
+        _give_up(str(error), code=1)
+    if not server.run(parts):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)  # a thread that hangs in the executor would keep the process for ever
+
+
+def _prepare(environ: Environ) -> Parts:
+    """Take everything the agent needs: folder, settings, executor, journal, port."""
+    # Held until the process ends; before anything is made in the folder.
+    exclusive.hold(settings.state_folder(environ))
+    loaded = settings.load(environ)
+    executor = registry.build(loaded)
+    say("Starting agent server...")
+    if loaded.token.source != "AGENT_TOKEN":
+        say(f"Agent token: kept in {loaded.token.source}")
+    _warn_of_weakness(loaded)
+    say(f"HTTP address: {loaded.listen}")
+    journal = open_journal(loaded.state_dir / "journal.db")
+    try:
+        listener = server.listen(loaded.listen)
+    except OSError as error:
+        journal.close()
+        _give_up(
+            f"AGENT_HTTP_ADDR: {loaded.listen} cannot be listened on:"
+            f" {error.strerror}; stop what holds it, or set another address",
+            code=1,
+        )
+    return Parts(settings=loaded, listener=listener, journal=journal, executor=executor)
+
+
+def _warn_of_weakness(loaded: AgentSettings) -> None:
+    weakness = loaded.token.weakness
+    if weakness is None:
+        return
+    lines = (
+        "*" * 78,
+        f"** WARNING: {weakness}",
+        "** Whoever knows it and reaches this port can run tasks on this machine.",
+        "** Unset AGENT_TOKEN to have a strong one made, and give it to the control plane.",
+        "*" * 78,
+    )
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
+    sys.stderr.flush()
+
+
+def _give_up(reason: str, *, code: int) -> NoReturn:
+    sys.stderr.write(f"edgeplane-agent: {one_line(reason)}\n")
+    sys.exit(code)

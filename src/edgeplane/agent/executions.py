@@ -1,0 +1,221 @@
+"""The rules of execution: what is asked is done once, and told the same way every time.
+
+A request is journaled before its effect and again before its answer. Asked for while it runs, it is
+joined; asked for afterwards, it is answered from the journal; found begun by a process that died,
+it is its executor that says whether the effect was made. How requests arrive is a transport's
+business, not known here; a caller that goes away changes nothing.
+"""
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+from edgeplane.agent.executors.base import Executor, Outcome, Permit
+from edgeplane.agent.journal import Journal
+from edgeplane.agent.journal_file import Asked, Standing
+from edgeplane.model.errors import AlreadyExists, Internal, TooMany, WrongState
+from edgeplane.model.tasks import DEFAULT_TIMEOUT_SECONDS, bounded_text
+from edgeplane.observe.crashpoints import crash_point
+from edgeplane.wire import ExecuteReply, ExecuteRequest, payload_digest
+
+MAX_RUNNING: Final = 256
+WORKERS: Final = 16
+
+_log = logging.getLogger(__name__)
+_Answer = tuple[ExecuteReply, bool]  #: and whether it came from the journal
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """A request between its arrival and its answer."""
+
+    digest: bytes
+    attempt: int
+    permit: Permit = field(default_factory=Permit)
+    begun: bool = False  #: the journal has it as begun
+    task: asyncio.Task[_Answer] = field(init=False)
+
+
+class Executions:
+    """What runs now, and the way in."""
+
+    def __init__(self, journal: Journal, executor: Executor, *, limit: int = MAX_RUNNING) -> None:
+        """Start with nothing running; at most ``limit`` requests are taken at once."""
+        self._journal = journal
+        self._executor = executor
+        self._limit = limit
+        self._epoch = journal.epoch
+        self._runs: dict[str, _Run] = {}
+        self._jobs: set[asyncio.Future[Outcome]] = set()
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="executor")
+        self._closing = False
+
+    @property
+    def running(self) -> list[str]:
+        """The ids of what is being carried out."""
+        return [request_id for request_id, run in self._runs.items() if run.begun]
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a thread is still inside the executor."""
+        return bool(self._jobs)
+
+    async def execute(self, request: ExecuteRequest) -> ExecuteReply:
+        """Carry a well-formed request out, or give the answer it has had.
+
+        Raises:
+            WrongState: its epoch is lower than one seen before.
+            AlreadyExists: its id belongs to another type or payload.
+            TooMany: as many are running as may.
+            DatabaseError: the journal cannot be written; nothing is known to have been done.
+            Internal: the agent is stopping.
+
+        """
+        raised = self._follow(request.epoch)
+        digest = payload_digest(request.type, bytes(request.payload))
+        run = await self._same(request, digest)
+        if run is None:
+            run = self._start(request, digest)
+        else:
+            run.attempt = max(run.attempt, request.attempt)
+            if raised and request.epoch is not None:
+                await self._journal.raise_epoch(request.epoch)
+        return await self._answer(run)
+
+    async def close(self, grace: float) -> None:
+        """Take nothing more, and let what runs finish within ``grace`` seconds.
+
+        What does not finish stays in the journal as begun, to be recovered when asked for again.
+        """
+        self._closing = True
+        tasks = [run.task for run in self._runs.values()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace)
+        for run in list(self._runs.values()):
+            run.permit.revoke()
+            run.task.cancel()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _follow(self, epoch: int | None) -> bool:
+        """Refuse an epoch that is past; say whether this one is new."""
+        if epoch is None or epoch == self._epoch:
+            return False
+        if epoch < self._epoch:
+            raise WrongState(f"stale epoch {epoch}: this agent follows {self._epoch}")
+        self._epoch = epoch
+        return True
+
+    async def _same(self, request: ExecuteRequest, digest: bytes) -> _Run | None:
+        """Return the run of this very request, if there is one."""
+        while (run := self._runs.get(request.request_id)) is not None:
+            if run.digest == digest:
+                return run
+            if run.begun:
+                raise _different(request.request_id)
+            await asyncio.wait((run.task,))  # until it is begun, the id may not be that one's
+        return None
+
+    def _start(self, request: ExecuteRequest, digest: bytes) -> _Run:
+        if self._closing:
+            raise _stopping()
+        if len(self._runs) >= self._limit:
+            raise TooMany(f"{self._limit} tasks are running; ask again", retry_after=1)
+        run = _Run(digest, request.attempt)
+        self._runs[request.request_id] = run
+        run.task = asyncio.create_task(self._carry_out(request, run), name=request.request_id)
+        run.task.add_done_callback(lambda task: self._ended(request.request_id, task))
+        return run
+
+    def _ended(self, request_id: str, task: asyncio.Task[_Answer]) -> None:
+        del self._runs[request_id]
+        if not task.cancelled():
+            task.exception()  # told to whoever waits; nobody may be left
+
+    async def _answer(self, run: _Run) -> ExecuteReply:
+        try:
+            reply, cached = await asyncio.shield(run.task)
+        except asyncio.CancelledError:
+            if run.task.cancelled():
+                raise _stopping() from None
+            raise
+        if cached:
+            _log.info(
+                "[IDEMPOTENT] Request %s already processed, returning cached result",
+                reply.request_id,
+            )
+        return reply
+
+    async def _carry_out(self, request: ExecuteRequest, run: _Run) -> _Answer:
+        """Journal, execute, journal: the life of one run."""
+        crash_point("agent.before_begin")
+        found = await self._journal.begin(
+            Asked(
+                request_id=request.request_id,
+                kind=request.type,
+                digest=run.digest,
+                attempt=run.attempt,
+                epoch=request.epoch,
+            )
+        )
+        if found.standing is Standing.DIFFERENT:
+            raise _different(request.request_id)
+        if found.standing is Standing.ANSWERED:
+            return ExecuteReply(request.request_id, found.status, found.message), True
+        run.begun = True
+        crash_point("agent.after_begin")
+        interrupted = found.standing is Standing.INTERRUPTED
+        outcome = await self._within_time(request, run.permit, interrupted=interrupted)
+        message = bounded_text(outcome.message)
+        crash_point("agent.before_done")
+        await self._journal.finish(request.request_id, run.attempt, outcome.status, message)
+        crash_point("agent.after_done")
+        _tell(request, outcome.status, message)
+        return ExecuteReply(request.request_id, outcome.status, message), False
+
+    async def _within_time(
+        self, request: ExecuteRequest, permit: Permit, *, interrupted: bool
+    ) -> Outcome:
+        """Run the executor in a thread, at most as long as the request allows.
+
+        A run that takes longer is given up while its effect can still be prevented; once the effect
+        is under way it is waited for, because nothing else could be told truly.
+        """
+        limit = request.timeout_seconds or DEFAULT_TIMEOUT_SECONDS
+        work = self._resume if interrupted else self._executor.execute
+        job = asyncio.get_running_loop().run_in_executor(self._pool, work, request, permit)
+        self._jobs.add(job)
+        job.add_done_callback(self._returned)
+        await asyncio.wait((job,), timeout=limit)
+        if not job.done() and permit.revoke():
+            return Outcome("failed", f"timed out after {limit} s")
+        try:
+            return await job
+        except Exception:  # noqa: BLE001  an executor's fault is an outcome
+            _log.exception("executor %s broke on task %s", self._executor.name, request.request_id)
+            return Outcome("failed", "the executor broke; the agent's log says how")
+
+    def _resume(self, request: ExecuteRequest, permit: Permit) -> Outcome:
+        """Do what an interrupted run left undone, if anything."""
+        return self._executor.recover(request) or self._executor.execute(request, permit)
+
+    def _returned(self, job: asyncio.Future[Outcome]) -> None:
+        self._jobs.discard(job)
+        if not job.cancelled():
+            job.exception()
+
+
+def _tell(request: ExecuteRequest, status: str, message: str) -> None:
+    if status == "success":
+        _log.info("[SUCCESS] Task %s (%s) completed: %s", request.request_id, request.type, message)
+    else:
+        _log.error("[ERROR] Task %s (%s) failed: %s", request.request_id, request.type, message)
+
+
+def _different(request_id: str) -> AlreadyExists:
+    return AlreadyExists(f"requestId: {request_id} was used for another type or payload")
+
+
+def _stopping() -> Internal:
+    return Internal("the agent is stopping; ask again with the same requestId")

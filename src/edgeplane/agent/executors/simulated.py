@@ -1,0 +1,146 @@
+"""The simulated executor: each task becomes one file, so that anyone can see what would happen.
+
+A file is written under a draft's name, brought to disk, and then appears under its own name in one
+step, whole. The folder may be shared with strangers (it is ``/tmp`` unless set): it is opened once,
+every name is looked up in it, no name leads out of it, and no symlink is followed.
+"""
+
+import hashlib
+import os
+import secrets
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from edgeplane.agent.executors.base import Outcome, Permit
+from edgeplane.model.tasks import TaskKind
+from edgeplane.observe.crashpoints import crash_point
+from edgeplane.wire import ExecuteRequest
+
+_ABANDONED: Final = Outcome("failed", "abandoned before it took effect")
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """How a kind of task looks as a file."""
+
+    file: str
+    message: str
+
+
+_SHAPES: Final = {
+    TaskKind.APPLY_CONFIG: _Shape(
+        "cmdb_apply_config_{id}.json", "Config applied and saved to {file}"
+    ),
+    TaskKind.RELOAD: _Shape("cmdb_reload_{id}.txt", "Reload completed and logged to {file}"),
+    TaskKind.PURGE_CACHE: _Shape("cmdb_purge_cache_{id}.json", "Cache purged and saved to {file}"),
+}
+
+
+class SimulatedExecutor:
+    """Writes files into one folder.
+
+    Args:
+        folder: where they go; must exist.
+        owner: the state folder of the agent; its drafts are told by it from those of other agents
+            that share the folder.
+
+    Raises OSError when the folder cannot be opened.
+
+    """
+
+    name = "simulated"
+
+    def __init__(self, folder: Path, *, owner: Path) -> None:
+        self._folder = folder
+        tag = hashlib.sha256(os.fsencode(owner.resolve())).hexdigest()[:16]
+        self._drafts = f".cmdb_draft_{tag}~"  # no request id has a tilde in it
+        self._handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._remove_drafts(self._drafts)
+
+    def execute(self, request: ExecuteRequest, permit: Permit) -> Outcome:
+        """Write the task's file; what was under its name before is replaced."""
+        name = _file_name(request)
+        draft = f"{self._drafts}{request.request_id}~{secrets.token_hex(6)}"
+        try:
+            self._write(draft, _content(request))
+            crash_point("agent.draft_written")
+            if not permit.take():
+                self._unlink(draft)
+                return _ABANDONED
+            self._show(draft, name)
+            crash_point("agent.after_effect")
+        except OSError as error:
+            self._unlink(draft)
+            return Outcome(
+                "failed", f"failed to write file: {self._folder / name}: {error.strerror}"
+            )
+        return self._done(request)
+
+    def recover(self, request: ExecuteRequest) -> Outcome | None:
+        """Tell by the file whether an interrupted run got to its effect, and tidy up after it."""
+        self._remove_drafts(f"{self._drafts}{request.request_id}~")
+        try:
+            if self._ours(_file_name(request)) != _content(request):
+                return None
+            os.fsync(self._handle)
+        except OSError:
+            return None
+        return self._done(request)
+
+    def close(self) -> None:
+        """Close the folder."""
+        os.close(self._handle)
+
+    def _done(self, request: ExecuteRequest) -> Outcome:
+        shape = _SHAPES[TaskKind(request.type)]
+        return Outcome("success", shape.message.format(file=self._folder / _file_name(request)))
+
+    def _write(self, draft: str, content: bytes) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(draft, flags, 0o600, dir_fd=self._handle)
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            left = memoryview(content)
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(descriptor)
+
+    def _show(self, draft: str, name: str) -> None:
+        """Let the file appear, whole, in one step; afterwards it is on disk under its name.
+
+        A rename replaces a symlink itself, and never goes through it.
+        """
+        os.replace(draft, name, src_dir_fd=self._handle, dst_dir_fd=self._handle)
+        os.fsync(self._handle)
+
+    def _ours(self, name: str) -> bytes | None:
+        """Return the content of a regular file of our own; None if there is no such file."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with os.fdopen(os.open(name, flags, dir_fd=self._handle), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+                return None
+            return file.read()
+
+    def _remove_drafts(self, prefix: str) -> None:
+        for name in os.listdir(self._handle):  # noqa: PTH208  a Path has no descriptor
+            if name.startswith(prefix):
+                self._unlink(name)
+
+    def _unlink(self, name: str) -> None:
+        with suppress(OSError):  # gone already, or a stranger's: then it is not ours to remove
+            os.unlink(name, dir_fd=self._handle)
+
+
+def _file_name(request: ExecuteRequest) -> str:
+    return _SHAPES[TaskKind(request.type)].file.format(id=request.request_id)
+
+
+def _content(request: ExecuteRequest) -> bytes:
+    if request.type == TaskKind.RELOAD:
+        return f"Reload task executed at {request.request_id}\n".encode("ascii")
+    return msgspec.json.format(bytes(request.payload), indent=2)

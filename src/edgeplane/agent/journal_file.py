@@ -1,0 +1,286 @@
+"""The journal on disk: one SQLite file that says what was asked, begun and done.
+
+Everything here is synchronous and for one thread at a time; ``journal`` puts a thread and a shared
+commit around it. A file that is damaged, foreign or of another version stops the start: an agent
+that began with an empty journal would do again what it has done.
+"""
+
+import os
+import sqlite3
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import quote
+
+SCHEMA_VERSION: Final = 1
+
+#: Done entries are dropped only beyond this many, and only when older than KEPT_SECONDS.
+KEPT_ENTRIES: Final = 1_000_000
+KEPT_SECONDS: Final = 7 * 86_400
+
+_PRUNED_AT_ONCE = 1_000
+_CHECKED_BYTES = 32 << 20  #: a larger file is checked page by page, as it is read
+_CACHE_KIB = 2_048
+_WAL_BYTES = 16 << 20
+
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+INSERT INTO meta VALUES ('epoch', 0);
+CREATE TABLE requests (
+    request_id TEXT PRIMARY KEY,
+    type TEXT NOT NULL,
+    digest BLOB NOT NULL,
+    attempt INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('begun', 'done')),
+    status TEXT CHECK (status IN ('success', 'failed')),
+    message TEXT,
+    begun_at INTEGER NOT NULL,
+    done_at INTEGER
+);
+"""
+
+
+class JournalError(Exception):
+    """The journal cannot be used; the message is one line for the person who starts the agent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a request is known by."""
+
+    request_id: str
+    kind: str
+    digest: bytes  #: of type and payload
+    attempt: int
+    epoch: int | None
+
+
+class Standing(StrEnum):
+    """What the journal knows of a request."""
+
+    NEW = "new"  #: entered as begun just now: carry it out
+    INTERRUPTED = "interrupted"  #: begun before, and nobody wrote how it ended
+    ANSWERED = "answered"  #: done: give the same answer
+    DIFFERENT = "different"  #: the id belongs to another type or payload
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A standing and, where it is answered, the answer."""
+
+    standing: Standing
+    status: Literal["success", "failed"] = "failed"
+    message: str = ""
+
+
+class JournalFile:
+    """The open file. Nothing it is told is on disk before ``commit`` returns."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, kept: int) -> None:
+        self._path = path
+        self._connection = connection
+        self._kept = kept
+        self._prune_beyond = kept
+        self.entries: int = self._number("SELECT count(*) FROM requests")
+        self.epoch: int = self._number("SELECT value FROM meta WHERE name = 'epoch'")
+        self._committed = (self.entries, self.epoch)
+
+    def start(self) -> None:
+        """Open a transaction."""
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Make everything since ``start`` durable; raise sqlite3.Error if it cannot be."""
+        self._connection.execute("COMMIT")
+        self._committed = (self.entries, self.epoch)
+
+    def rollback(self) -> None:
+        """Forget everything since ``start``."""
+        self.entries, self.epoch = self._committed
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def begin(self, asked: Asked) -> Found:
+        """Look a request up and, if it is to be carried out, enter it as begun.
+
+        What failed is begun again under a higher attempt only; what succeeded never.
+        """
+        if asked.epoch is not None:
+            self.raise_epoch(asked.epoch)
+        row = self._connection.execute(
+            "SELECT type, digest, attempt, state, status, message FROM requests"
+            " WHERE request_id = ?",
+            (asked.request_id,),
+        ).fetchone()
+        if row is None:
+            self._insert(asked)
+            return Found(Standing.NEW)
+        kind, digest, attempt, state, status, message = row
+        if (kind, digest) != (asked.kind, asked.digest):
+            return Found(Standing.DIFFERENT)
+        if state == "done" and (status == "success" or asked.attempt <= attempt):
+            return Found(Standing.ANSWERED, status, message)
+        self._connection.execute(
+            "UPDATE requests SET state = 'begun', attempt = ?, status = NULL, message = NULL,"
+            " begun_at = ?, done_at = NULL WHERE request_id = ?",
+            (max(attempt, asked.attempt), _now(), asked.request_id),
+        )
+        return Found(Standing.NEW if state == "done" else Standing.INTERRUPTED)
+
+    def finish(self, request_id: str, attempt: int, status: str, message: str) -> None:
+        """Enter how a begun request ended; ``attempt`` is the highest this ending answers."""
+        self._connection.execute(
+            "UPDATE requests SET state = 'done', attempt = max(attempt, ?), status = ?,"
+            " message = ?, done_at = ? WHERE request_id = ? AND state = 'begun'",
+            (attempt, status, message, _now(), request_id),
+        )
+
+    def raise_epoch(self, epoch: int) -> None:
+        """Remember the highest epoch seen."""
+        if epoch > self.epoch:
+            self._connection.execute("UPDATE meta SET value = ? WHERE name = 'epoch'", (epoch,))
+            self.epoch = epoch
+
+    def prune(self, now: int | None = None) -> int:
+        """Drop some of the oldest done entries, where there are too many; say how many.
+
+        Within a transaction. Cheap to call often: while nothing is old enough it looks only once in
+        a thousand new entries. ``now`` is in milliseconds since 1970.
+        """
+        if self.entries <= self._prune_beyond:
+            return 0
+        oldest = (now or _now()) - KEPT_SECONDS * 1000
+        dropped = self._connection.execute(
+            "DELETE FROM requests WHERE rowid IN (SELECT rowid FROM"
+            " (SELECT rowid, state, done_at FROM requests ORDER BY rowid LIMIT ?)"
+            " WHERE state = 'done' AND done_at < ? LIMIT ?)",
+            (_PRUNED_AT_ONCE, oldest, self.entries - self._kept),
+        ).rowcount
+        self.entries -= dropped
+        self._prune_beyond = self._kept if dropped else self.entries + _PRUNED_AT_ONCE
+        return dropped
+
+    def bytes_on_disk(self) -> int:
+        """Return the size of the file and of its write-ahead log."""
+        return sum(_size(Path(f"{self._path}{suffix}")) for suffix in ("", "-wal"))
+
+    def close(self) -> None:
+        """Close the file; what was not committed is forgotten."""
+        self._connection.close()
+
+    def _insert(self, asked: Asked) -> None:
+        self._connection.execute(
+            "INSERT INTO requests (request_id, type, digest, attempt, state, begun_at)"
+            " VALUES (?, ?, ?, ?, 'begun', ?)",
+            (asked.request_id, asked.kind, asked.digest, asked.attempt, _now()),
+        )
+        self.entries += 1
+
+    def _number(self, query: str) -> int:
+        return int(self._connection.execute(query).fetchone()[0])
+
+
+def open_journal(path: Path, kept: int = KEPT_ENTRIES) -> JournalFile:
+    """Open the journal, or make it where there never was one.
+
+    Args:
+        path: the file.
+        kept: how many entries stay whatever their age.
+
+    Raises:
+        JournalError: it is damaged, foreign, of another version, or cannot be opened.
+
+    """
+    try:
+        if not path.exists():
+            _make(path)
+        connection = _connect(path)
+        try:
+            _check(path, connection)
+            _set_up(connection)
+            return JournalFile(path, connection, kept)
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.OperationalError as error:
+        raise JournalError(f"{path}: the journal cannot be opened: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise _damaged(path, str(error)) from error
+    except OSError as error:
+        raise JournalError(f"{path}: the journal cannot be opened: {error.strerror}") from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
+    )
+
+
+def _set_up(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+
+
+def _check(path: Path, connection: sqlite3.Connection) -> None:
+    """Refuse a file that is not a sound journal of this version."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    if not {"meta", "requests"} <= tables:
+        raise _damaged(path, "it holds no journal")
+    version = connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
+    if version is None or version[0] != SCHEMA_VERSION:
+        raise JournalError(
+            f"{path}: the journal has version {version[0] if version else 'unknown'}, this agent"
+            f" reads version {SCHEMA_VERSION}; start the release of edgeplane that wrote it"
+        )
+    if path.stat().st_size <= _CHECKED_BYTES:
+        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise _damaged(path, verdict.splitlines()[0])
+    path.chmod(0o600)
+
+
+def _damaged(path: Path, reason: str) -> JournalError:
+    return JournalError(
+        f"{path}: the journal is damaged ({reason}); restore it from a backup, or move it and its"
+        " -wal file away to start with an empty one, which may do again what was done before"
+    )
+
+
+def _make(path: Path) -> None:
+    """Make an empty journal under another name first, so that a half-made one never counts."""
+    if _size(Path(f"{path}-wal")):
+        raise _damaged(path, "the file is gone, its -wal file is not")
+    draft = path.with_name(f"{path.name}.new")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        connection = _connect(draft)
+        _set_up(connection)
+        connection.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
+        connection.execute("INSERT INTO meta VALUES ('schema', ?)", (SCHEMA_VERSION,))
+        connection.close()
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    draft.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _now() -> int:
+    """Return milliseconds since 1970: for people, and for the age of what may be dropped."""
+    return time.time_ns() // 1_000_000

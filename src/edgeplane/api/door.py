@@ -1,0 +1,172 @@
+"""The outermost layer: bounds on bodies, a request id on every answer, and the hot route.
+
+``POST /agent-tasks/create`` is answered here, without the framework between: the same reading, rules
+and envelope at about four times the rate (docs/adr/0002). Everything else goes on to the routes.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from fastapi import Response
+
+from edgeplane.api import errors, tasks
+from edgeplane.api.envelope import JSON, refuse
+from edgeplane.api.parts import Parts
+from edgeplane.model.errors import DomainError, Invalid, NotAllowed
+from edgeplane.wire import MAX_BODY_BYTES
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+BODY_SECONDS = 30.0  #: how long a body may take to arrive
+_TOO_LARGE = 413
+_TIMEOUT = 408
+_JSON = (b"content-type", JSON.encode())
+
+
+class _ClientGone(Exception):
+    """The client went away before its body was here."""
+
+
+class Door:
+    """An ASGI application around the routes."""
+
+    def __init__(self, app: App, parts: Parts) -> None:
+        self._app = app
+        self._parts = parts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = secrets.token_hex(8)
+        answer = _Answer(send, request_id)
+        try:
+            body = await _read_body(scope, receive)
+            if scope["path"] == tasks.CREATE_PATH and scope["method"] == "POST":
+                await self._create(scope, body, answer)
+            else:
+                await self._app(scope, _replay(body, receive), answer)
+        except _ClientGone:
+            return
+        except DomainError as error:
+            await answer.whole(refuse(error))
+        except Exception as error:  # noqa: BLE001 (the last stop: told and logged)
+            if not answer.started:
+                await answer.whole(errors.unexpected(error, request_id))
+
+    async def _create(self, scope: Scope, body: bytes, answer: "_Answer") -> None:
+        if scope["query_string"]:
+            raise Invalid("no query parameters are known here")
+        authorization = _header(scope["headers"], b"authorization")
+        created = await tasks.create_hot(self._parts, authorization, body)
+        await answer.bytes(200, created)
+
+
+class _Answer:
+    """Sends an answer, with its request id."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = (b"x-request-id", request_id.encode())
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        """Pass on what the routes send."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            message["headers"] = [*message.get("headers", ()), self._request_id]
+        await self._send(message)
+
+    async def whole(self, response: Response) -> None:
+        """Send a response made elsewhere."""
+        await self(
+            {
+                "type": "http.response.start",
+                "status": response.status_code,
+                "headers": list(response.raw_headers),
+            }
+        )
+        await self._send({"type": "http.response.body", "body": bytes(response.body)})
+
+    async def bytes(self, status: int, body: bytes) -> None:
+        """Send a body of ours."""
+        self.started = True
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [
+                    _JSON,
+                    (b"content-length", str(len(body)).encode()),
+                    self._request_id,
+                ],
+            }
+        )
+        await self._send({"type": "http.response.body", "body": body})
+
+
+class _TooLarge(NotAllowed):
+    """A body above the bound."""
+
+    status = _TOO_LARGE
+
+
+class _TooSlow(NotAllowed):
+    """A body that did not arrive in time."""
+
+    status = _TIMEOUT
+
+
+async def _read_body(scope: Scope, receive: Receive) -> bytes:
+    """Read a body whole, within its bounds of size and time."""
+    declared = _header(scope["headers"], b"content-length")
+    if declared is not None and declared.isdigit() and int(declared[:12]) > MAX_BODY_BYTES:
+        raise _TooLarge(f"body: at most {MAX_BODY_BYTES} bytes")
+    parts: list[bytes] = []
+    size, more = 0, True
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while more:
+                part, more = await _receive(receive)
+                size += len(part)
+                if size > MAX_BODY_BYTES:
+                    raise _TooLarge(f"body: at most {MAX_BODY_BYTES} bytes")
+                parts.append(part)
+    except TimeoutError:
+        raise _TooSlow(f"body: did not arrive within {BODY_SECONDS:g} s") from None
+    return b"".join(parts)
+
+
+async def _receive(receive: Receive) -> tuple[bytes, bool]:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise _ClientGone
+    return message.get("body", b""), message.get("more_body", False)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Hand the body on as if it came now; after it, what really comes."""
+    done = False
+
+    async def again() -> Message:
+        nonlocal done
+        if done:
+            return await receive()
+        done = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
+    for key, value in headers:
+        if key == name:
+            return value.decode("latin-1")
+    return None

@@ -1,0 +1,96 @@
+"""What the routes work with, joined once in ``bootstrap``, and how a route gets it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
+
+import msgspec
+from fastapi import Depends, Query, Request
+
+from edgeplane import jsonbody
+from edgeplane.auth.rbac import Permission, Principal, require
+from edgeplane.model.errors import Invalid
+from edgeplane.model.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, PageRequest, check_page
+from edgeplane.services.intake import Intake
+from edgeplane.services.users import Sessions
+from edgeplane.store.database import Database
+
+T = TypeVar("T")
+
+_MAX_ID = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts of a running control plane that the door reaches."""
+
+    database: Database
+    sessions: Sessions
+    intake: Intake
+    tell: Callable[[], None]  #: wake the engine
+
+
+def parts_of(request: Request) -> Parts:
+    """Return the parts of the app that serves this request."""
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+def needs(permission: Permission) -> Callable[[Request], Awaitable[Principal]]:
+    """Make a dependency that lets in only callers with a permission."""
+
+    async def allowed(request: Request) -> Principal:
+        sessions = parts_of(request).sessions
+        principal = await sessions.principal(request.headers.get("authorization"))
+        require(principal, permission)
+        return principal
+
+    return allowed
+
+
+def body_of(decoder: "msgspec.json.Decoder[T]") -> Callable[[Request], Awaitable[T]]:
+    """Make a dependency that reads the body into a shape."""
+
+    async def read(request: Request) -> T:
+        return jsonbody.decode(decoder, await request.body())
+
+    return read
+
+
+def known_query(request: Request) -> None:
+    """Refuse query parameters the route does not declare: a misspelt filter must not show all."""
+    route = request.scope["route"]
+    known = _query_names(route.dependant)
+    for name in request.query_params:
+        if name not in known:
+            raise Invalid(f"{name[:80]}: unknown query parameter")
+
+
+def _query_names(dependant: object) -> set[str]:
+    names = {field.alias for field in dependant.query_params}  # type: ignore[attr-defined]
+    for further in dependant.dependencies:  # type: ignore[attr-defined]
+        names |= _query_names(further)
+    return names
+
+
+def paging(
+    page: Annotated[int, Query(ge=1, le=_MAX_ID)] = 1,
+    page_size: Annotated[int, Query(alias="pageSize", ge=1, le=MAX_PAGE_SIZE)] = DEFAULT_PAGE_SIZE,
+    cursor: Annotated[str | None, Query(max_length=32)] = None,
+) -> PageRequest:
+    """Read which page is asked for."""
+    return check_page(page, page_size, cursor)
+
+
+def known_id(written: str, noun: str) -> int:
+    """Read an id from a path: digits within range, or Invalid."""
+    if written.isascii() and written.isdigit() and len(written) <= 19:  # noqa: PLR2004
+        value = int(written)
+        if 0 < value <= _MAX_ID:
+            return value
+    raise Invalid(f"id: not a {noun} id")
+
+
+Paging = Annotated[PageRequest, Depends(paging)]
+Reader = Annotated[Principal, Depends(needs(Permission.READ))]
+Operator = Annotated[Principal, Depends(needs(Permission.OPERATE))]

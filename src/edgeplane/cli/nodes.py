@@ -1,0 +1,149 @@
+"""``edgeplane node``: the edge machines."""
+
+from typing import Any
+
+import click
+from click import Choice, IntRange
+
+from edgeplane.cli import output, sessions
+from edgeplane.cli.exits import Exit, Stop
+from edgeplane.cli.options import Wishes, api_options, pass_wishes
+from edgeplane.client.records import NewNode, Node, NodeChanges, NodeFilter, SubIP
+from edgeplane.client.rest import Client
+from edgeplane.model.nodes import DEFAULT_AGENT_PORT, NodeStatus
+
+_STATUSES = Choice([status.value for status in NodeStatus])
+_PORTS = IntRange(1, 65535)
+_MAX_ID = 2**63 - 1
+
+
+def node_id(client: Client, named: str) -> int:
+    """Return the id of a node given by id or name: digits are an id.
+
+    Raises:
+        Stop: no node has that name.
+
+    """
+    if named.isascii() and named.isdigit():
+        return min(int(named[:20]), _MAX_ID)
+    found = client.find_node(named)
+    if found is None:
+        raise Stop(Exit.NOT_FOUND, f"no node is named {named!r}")
+    return found.id
+
+
+@click.group()
+def node() -> None:
+    """List and change nodes."""
+
+
+@node.command("list")
+@click.option("--name", help="Only names that hold this text.")
+@click.option("--ip", help="Only nodes with this address.")
+@click.option("--status", type=_STATUSES)
+@click.option("--enabled/--disabled", default=None, help="Only the one or the other.")
+@click.option("--page", type=IntRange(min=1), help="Which page, from 1.")
+@click.option("--page-size", type=IntRange(1, 100), help="How many on a page; 20 if not given.")
+@api_options
+@pass_wishes
+def list_nodes(wishes: Wishes, /, **wanted: Any) -> None:
+    """List nodes, newest first."""
+    client = sessions.connect(wishes)
+    page = client.list_nodes(NodeFilter(**wanted))
+    if wishes.json:
+        output.print_json(client.last_data)
+        return
+    output.print_table(
+        ("ID", "NAME", "ADDRESS", "PORT", "STATUS", "ENABLED"),
+        [(n.id, n.name, n.main_ip, n.agent_port, n.status, n.enabled) for n in page.list],
+    )
+    if page.total > page.page * page.page_size:
+        output.tell(f"{page.total} in all; more with --page {page.page + 1}")
+
+
+@node.command("show")
+@click.argument("named", metavar="ID|NAME")
+@api_options
+@pass_wishes
+def show_node(wishes: Wishes, named: str) -> None:
+    """Show one node."""
+    client = sessions.connect(wishes)
+    _print(wishes, client, client.get_node(node_id(client, named)))
+
+
+@node.command("add")
+@click.argument("name")
+@click.argument("main_ip", metavar="IP")
+@click.option("--port", "agent_port", type=_PORTS, default=DEFAULT_AGENT_PORT, show_default=True)
+@click.option("--disabled", is_flag=True, help="Send it nothing yet.")
+@click.option("--status", type=_STATUSES)
+@click.option("--sub-ip", "sub_ips", multiple=True, metavar="IP", help="A further address.")
+@api_options
+@pass_wishes
+def add_node(wishes: Wishes, /, disabled: bool, sub_ips: tuple[str, ...], **facts: Any) -> None:
+    """Add the node NAME, whose agent listens at IP."""
+    client = sessions.connect(wishes)
+    asked = NewNode(enabled=not disabled, sub_ips=_sub_ips(sub_ips), **facts)
+    _print(wishes, client, client.create_node(asked))
+
+
+@node.command("update")
+@click.argument("named", metavar="ID|NAME")
+@click.option("--name", help="Its new name.")
+@click.option("--ip", "main_ip", metavar="IP")
+@click.option("--port", "agent_port", type=_PORTS)
+@click.option("--enable/--disable", "enabled", default=None)
+@click.option("--status", type=_STATUSES)
+@click.option("--sub-ip", "sub_ips", multiple=True, metavar="IP", help="Replaces all sub-IPs.")
+@click.option("--no-sub-ips", is_flag=True, help="Remove all sub-IPs.")
+@api_options
+@pass_wishes
+def update_node(
+    wishes: Wishes, /, named: str, sub_ips: tuple[str, ...], no_sub_ips: bool, **changes: Any
+) -> None:
+    """Change a node."""
+    if sub_ips and no_sub_ips:
+        raise click.UsageError("--sub-ip and --no-sub-ips exclude each other")
+    asked = NodeChanges(sub_ips=[] if no_sub_ips else _sub_ips(sub_ips), **changes)
+    if asked == NodeChanges():
+        raise click.UsageError("nothing to change is given")
+    client = sessions.connect(wishes)
+    _print(wishes, client, client.update_node(node_id(client, named), asked))
+
+
+@node.command("delete")
+@click.argument("named", metavar="ID|NAME...", nargs=-1, required=True)
+@api_options
+@pass_wishes
+def delete_node(wishes: Wishes, named: tuple[str, ...]) -> None:
+    """Delete nodes that have no unfinished tasks."""
+    client = sessions.connect(wishes)
+    count = client.delete_nodes([node_id(client, name) for name in named])
+    if wishes.json:
+        output.print_json(client.last_data)
+    else:
+        click.echo(f"deleted: {count}")
+
+
+def _sub_ips(written: tuple[str, ...]) -> list[SubIP] | None:
+    return [SubIP(ip) for ip in written] or None
+
+
+def _print(wishes: Wishes, client: Client, shown: Node) -> None:
+    if wishes.json:
+        output.print_json(client.last_data)
+        return
+    subs = ", ".join(sub.ip if sub.enabled else f"{sub.ip} (disabled)" for sub in shown.sub_ips)
+    output.print_fields(
+        [
+            ("id", shown.id),
+            ("name", shown.name),
+            ("address", shown.main_ip),
+            ("agent port", shown.agent_port),
+            ("enabled", shown.enabled),
+            ("status", shown.status),
+            ("sub-IPs", subs),
+            ("created", shown.created_at),
+            ("updated", shown.updated_at),
+        ]
+    )

@@ -1,0 +1,79 @@
+"""Options that many commands share, and where their values are kept until the command asks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(slots=True)
+class Wishes:
+    """What was asked for apart from the command itself."""
+
+    url: str | None = None
+    json: bool = False
+    wait: bool = False
+    wait_timeout: float | None = None  #: seconds; None: as long as it takes
+
+
+pass_wishes = click.make_pass_decorator(Wishes, ensure=True)
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Keep a value that was given; what the root command was given stands otherwise."""
+    if value not in (None, False):
+        setattr(context.ensure_object(Wishes), str(parameter.name), value)
+
+
+def json_option(command: F) -> F:
+    """Add ``--json``."""
+    return click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        callback=_keep,
+        help="Print JSON, and only that.",
+    )(command)
+
+
+def url_option(command: F) -> F:
+    """Add ``--url``."""
+    return click.option(
+        "--url",
+        expose_value=False,
+        callback=_keep,
+        metavar="URL",
+        help="The control plane. [EDGEPLANE_URL, else that of the saved session]",
+    )(command)
+
+
+def api_options(command: F) -> F:
+    """Add what every command has that calls the API."""
+    return url_option(json_option(command))
+
+
+def wait_options(command: F) -> F:
+    """Add ``--wait`` and ``--wait-timeout``."""
+    wait = click.option(
+        "--wait",
+        is_flag=True,
+        expose_value=False,
+        callback=_keep,
+        help="Stay until the task has ended; the exit code tells how.",
+    )
+    return wait(wait_timeout_option(command))
+
+
+def wait_timeout_option(command: F) -> F:
+    """Add ``--wait-timeout``."""
+    return click.option(
+        "--wait-timeout",
+        type=click.FloatRange(min=0, max=10 * 86_400),
+        expose_value=False,
+        callback=_keep,
+        metavar="SECONDS",
+        help="Wait no longer than this (and wait).",
+    )(command)

@@ -1,0 +1,151 @@
+"""What the API takes and shows, typed; keys this does not know are passed over."""
+
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from msgspec import Raw, Struct, field
+
+from edgeplane.model.nodes import DEFAULT_AGENT_PORT
+
+T = TypeVar("T")
+
+
+class User(Struct, rename="camel", frozen=True, kw_only=True):
+    """Who is logged in."""
+
+    id: int
+    username: str
+    role: str
+
+
+class Login(Struct, rename="camel", frozen=True, kw_only=True):
+    """A token and how long it is good."""
+
+    token: str
+    expire_at: datetime
+    user: User
+
+    def __repr__(self) -> str:
+        """Say whose it is, never the token."""
+        return f"Login(of {self.user.username} until {self.expire_at})"
+
+
+class SubIP(Struct, frozen=True):
+    """A further address of a node."""
+
+    ip: str
+    enabled: bool = True
+
+
+class Node(Struct, rename="camel", frozen=True, kw_only=True):
+    """A node as the API shows it."""
+
+    id: int
+    name: str
+    main_ip: str = field(name="mainIP")
+    agent_port: int
+    enabled: bool
+    status: str
+    sub_ips: list[SubIP] = field(name="subIPs", default_factory=list)
+    created_at: datetime
+    updated_at: datetime
+
+
+class NewNode(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """A node to create."""
+
+    name: str
+    main_ip: str = field(name="mainIP")
+    agent_port: int = field(default=DEFAULT_AGENT_PORT)
+    enabled: bool = True
+    status: str | None = None
+    sub_ips: list[SubIP] | None = field(name="subIPs", default=None)
+
+
+class NodeChanges(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """What to change of a node; None leaves a value as it is, a list replaces all sub-IPs."""
+
+    name: str | None = None
+    main_ip: str | None = field(name="mainIP", default=None)
+    agent_port: int | None = None
+    enabled: bool | None = None
+    status: str | None = None
+    sub_ips: list[SubIP] | None = field(name="subIPs", default=None)
+
+
+class NodeFilter(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """Which nodes to list."""
+
+    page: int | None = None
+    page_size: int | None = None
+    name: str | None = None
+    ip: str | None = None
+    status: str | None = None
+    enabled: bool | None = None
+
+
+class Task(Struct, rename="camel", frozen=True, kw_only=True):
+    """A task as the API shows it; ``payload`` is its JSON text, byte for byte."""
+
+    id: int
+    node_id: int
+    type: str
+    payload: Raw = Raw(b"null")
+    status: str
+    attempts: int
+    max_attempts: int | None = None
+    timeout_seconds: int | None = None
+    deadline_at: datetime | None = None
+    request_id: str
+    next_retry_at: datetime | None = None
+    last_error: str | None = None
+    result: str | None = None
+    created_by: str | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing but a person's retry will move it again."""
+        return self.status == "success" or (self.status == "failed" and self.next_retry_at is None)
+
+
+class NewTask(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """A task to create; ``payload`` is the JSON text of an object."""
+
+    node_id: int
+    type: str
+    payload: Raw = Raw(b"{}")
+    request_id: str | None = None
+    timeout_seconds: int | None = None
+    max_attempts: int | None = None
+    deadline_seconds: int | None = None
+
+
+class TaskFilter(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """Which tasks to list; ``cursor`` is the ``next_cursor`` of the page before."""
+
+    page: int | None = None
+    page_size: int | None = None
+    cursor: str | None = None
+    node_id: int | None = None
+    type: str | None = None
+    status: str | None = None
+
+
+class Page(Struct, Generic[T], rename="camel", frozen=True, kw_only=True):
+    """One page of a list, newest first."""
+
+    list: list[T]
+    total: int
+    page: int
+    page_size: int
+    next_cursor: str | None = None
+
+
+class Deleted(Struct, rename="camel", frozen=True):
+    """What deleting answers."""
+
+    deleted_count: int

@@ -1,0 +1,161 @@
+"""The calls of the REST API: what the command line, examples and tests speak through."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+import msgspec
+from msgspec import Raw
+
+from edgeplane.client.connection import Connection
+from edgeplane.client.errors import ApiError, ClientError, Unreachable
+from edgeplane.client.records import (
+    Deleted,
+    Login,
+    NewNode,
+    NewTask,
+    Node,
+    NodeChanges,
+    NodeFilter,
+    Page,
+    Task,
+    TaskFilter,
+    User,
+)
+from edgeplane.model.paging import MAX_PAGE_SIZE
+
+
+class Client:
+    """A control plane at one address, spoken to with one token.
+
+    Every call raises ApiError where the answer is an error, Unreachable where there is none.
+    """
+
+    def __init__(self, base_url: str, token: str | None = None) -> None:
+        """Take ``http://host:port``; raise ValueError where the address or the token is none."""
+        self._connection = Connection(base_url, token)
+
+    @property
+    def base_url(self) -> str:
+        """The address, without a slash at its end."""
+        return self._connection.base_url
+
+    @property
+    def last_data(self) -> bytes:
+        """The data of the latest answer, byte for byte."""
+        return self._connection.last_data
+
+    def login(self, username: str, password: str) -> Login:
+        """Log in; later calls carry the token."""
+        login = self._connection.post(
+            "/auth/login", {"username": username, "password": password}, Login
+        )
+        self._connection.use(login.token)
+        return login
+
+    def me(self) -> User:
+        """Return who the token is of."""
+        return self._connection.get("/me", User)
+
+    def ping(self) -> None:
+        """Return when the control plane answers."""
+        self._connection.get("/ping", Raw)
+
+    def list_nodes(self, wanted: NodeFilter | None = None) -> Page[Node]:
+        """Return a page of nodes."""
+        return self._connection.get("/nodes", Page[Node], wanted)
+
+    def get_node(self, node_id: int) -> Node:
+        """Return one node."""
+        return self._connection.get(f"/nodes/{node_id}", Node)
+
+    def find_node(self, name: str) -> Node | None:
+        """Return the node of exactly this name, if there is one."""
+        page = 1
+        while True:
+            found = self.list_nodes(NodeFilter(name=name, page=page, page_size=MAX_PAGE_SIZE))
+            for node in found.list:
+                if node.name == name:
+                    return node
+            if not found.list or page * found.page_size >= found.total:
+                return None
+            page += 1
+
+    def create_node(self, node: NewNode) -> Node:
+        """Create a node."""
+        return self._connection.post("/nodes/create", node, Node)
+
+    def update_node(self, node_id: int, changes: NodeChanges) -> Node:
+        """Change a node."""
+        return self._connection.post(
+            "/nodes/update", {"id": node_id, **msgspec.to_builtins(changes)}, Node
+        )
+
+    def delete_nodes(self, node_ids: Sequence[int]) -> int:
+        """Delete nodes; return how many there were."""
+        return self._connection.post(
+            "/nodes/delete", {"ids": list(node_ids)}, Deleted
+        ).deleted_count
+
+    def list_tasks(self, wanted: TaskFilter | None = None) -> Page[Task]:
+        """Return a page of tasks."""
+        return self._connection.get("/agent-tasks", Page[Task], wanted)
+
+    def get_task(self, task_id: int) -> Task:
+        """Return one task."""
+        return self._connection.get(f"/agent-tasks/{task_id}", Task)
+
+    def create_task(self, task: NewTask) -> Task:
+        """Create a task; with a request id it may be sent again and is done once."""
+        return self._connection.post("/agent-tasks/create", task, Task)
+
+    def retry_task(self, task_id: int) -> Task:
+        """Run a failed task now."""
+        return self._connection.post("/agent-tasks/retry", {"id": task_id}, Task)
+
+    def wait(
+        self, task_id: int, timeout: float | None = None, *, patience: float = 30.0
+    ) -> Iterator[Task]:
+        """Yield the task as it is and again at each change, until it is final or time is up.
+
+        Args:
+            task_id: which.
+            timeout: seconds; None waits as long as it takes. The last task yielded says by
+                ``final`` whether it ended.
+            patience: seconds for which a control plane that cannot answer is asked again.
+
+        """
+        now = time.monotonic()
+        end = None if timeout is None else now + timeout
+        seen: Task | None = None
+        pause, heard = 0.05, now
+        while True:
+            try:
+                task = self.get_task(task_id)
+            except ClientError as error:
+                if not _passing(error) or time.monotonic() - heard > patience:
+                    raise
+            else:
+                heard = time.monotonic()
+                if seen is None or _face(task) != _face(seen):
+                    seen, pause = task, 0.05
+                    yield task
+            now = time.monotonic()
+            if (seen is not None and seen.final) or (end is not None and now >= end):
+                return
+            time.sleep(pause if end is None else min(pause, end - now))
+            pause = min(pause * 2, 1.0)
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._connection.close()
+
+
+def _passing(error: ClientError) -> bool:
+    return isinstance(error, Unreachable) or (
+        isinstance(error, ApiError) and error.status in {429, 502, 503, 504}
+    )
+
+
+def _face(task: Task) -> tuple[object, ...]:
+    """Return what makes a change worth telling."""
+    return task.status, task.attempts, task.next_retry_at, task.last_error

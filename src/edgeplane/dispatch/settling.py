@@ -1,0 +1,52 @@
+"""Settling: results written into their tasks, each under its fence."""
+
+from edgeplane.dispatch.work import Moves, Reach, Request, Result, Rules, Turn
+from edgeplane.model import lifecycle
+from edgeplane.model.tasks import Outcome, Task, TaskStatus
+from edgeplane.store import tasks
+from edgeplane.store.workers import Tx
+
+
+def settle(tx: Tx, request: Request, rules: Rules, turn: Turn) -> dict[int, Reach]:
+    """Write the results of this turn; return what they say of their nodes.
+
+    A result whose task no longer runs under its attempt is late: somebody else has moved the task
+    since. It is dropped and counted.
+    """
+    reach: dict[int, Reach] = {}
+    if not request.results:
+        return reach
+    fresh = tasks.still_running(
+        tx, [(result.task.id, result.task.attempts) for result in request.results]
+    )
+    moves = Moves()
+    for result in request.results:
+        before = result.task
+        fence = (before.id, before.attempts)
+        if fence not in fresh:
+            turn.late += 1
+            continue
+        fresh.discard(fence)  # the same result twice is late once
+        after = lifecycle.settle(before, result.report, tx.now, rules.policy, rules.random)
+        moves.add(before, after)
+        moves.end(before, result.report, tx.now)
+        _note_reach(reach, result, after)
+    _write(tx, moves)
+    turn.settled = [after for _, after in moves.tasks]
+    return reach
+
+
+def _note_reach(reach: dict[int, Reach], result: Result, after: Task) -> None:
+    """Note what a result says of its node; an answer outweighs a failed connection."""
+    if result.report.outcome is Outcome.UNREACHABLE:
+        reach.setdefault(after.node_id, Reach(result.delivery.node, after))
+    elif result.report.outcome is not Outcome.LOST:
+        reach[after.node_id] = Reach(result.delivery.node, None)
+
+
+def _write(tx: Tx, moves: Moves) -> None:
+    succeeded = [after for _, after in moves.tasks if after.status is TaskStatus.SUCCESS]
+    others = [move for move in moves.tasks if move[1].status is not TaskStatus.SUCCESS]
+    tasks.write_succeeded(tx, succeeded)
+    tasks.write_moved(tx, others)
+    tasks.add_attempts(tx, moves.attempts)

@@ -1,0 +1,117 @@
+"""What passes between the engine's loop and its turns."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from random import Random
+
+from edgeplane.model.nodes import Node
+from edgeplane.model.retry import RetryPolicy
+from edgeplane.model.tasks import Attempt, Outcome, Report, Task, bounded_text
+from edgeplane.store.mailboxes import Lease, Mailbox
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A mailbox this engine holds, as it last saw it."""
+
+    epoch: int
+    work_seq: int
+    in_flight: frozenset[int]  #: ids of the tasks that are out
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An attempt that has begun: what to send, and where to."""
+
+    task: Task
+    payload: str
+    node: Node
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a delivery brought back; the attempt's number is the fence it may settle under."""
+
+    delivery: Delivery
+    report: Report
+
+    @property
+    def task(self) -> Task:
+        """The task as its attempt began."""
+        return self.delivery.task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What stays the same from turn to turn."""
+
+    lease: Lease
+    policy: RetryPolicy
+    random: Random
+    max_per_node: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What one turn is to do."""
+
+    results: Sequence[Result]
+    held: Mapping[int, Held]  #: the mailboxes held that the turn may touch
+    look_at: frozenset[int]  #: those of them with news
+    renew: bool  #: extend all leases, and see whether others brought work
+    claim: int  #: how many further mailboxes may be taken
+
+
+@dataclass(slots=True)
+class Turn:
+    """What one turn did; nothing of it counts before the commit."""
+
+    now: datetime
+    begun: list[Delivery] = field(default_factory=list)
+    settled: list[Task] = field(default_factory=list)
+    held: dict[int, Mailbox] = field(default_factory=dict)  #: held on, or newly
+    gone: set[int] = field(default_factory=set)  #: released, or lost to another owner
+    next_due: datetime | None = None  #: of what was released
+    late: int = 0  #: results that came after somebody else had moved the task
+    rescued: int = 0
+    more: bool = False  #: as many were due as could be taken
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What the results of a turn say of a node: it answered, or (``probe``) could not be reached."""
+
+    node: Node
+    probe: Task | None  #: the task whose delivery did not arrive, as it stands now
+
+
+@dataclass(slots=True)
+class Moves:
+    """Tasks moved by the rules and attempts that ended, to be written together."""
+
+    tasks: list[tuple[Task, Task]] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+
+    def add(self, before: Task, after: Task) -> None:
+        """Move a task."""
+        self.tasks.append((before, after))
+
+    def end(self, task: Task, report: Report, now: datetime) -> None:
+        """End a task's running attempt."""
+        self.attempts.append(
+            Attempt(
+                task_id=task.id,
+                number=task.attempts,
+                begun_at=task.started_at or now,
+                ended_at=now,
+                outcome=report.outcome,
+                message=bounded_text(report.message),
+            )
+        )
+
+    @property
+    def lost(self) -> int:
+        """How many attempts ended with their owner."""
+        return sum(attempt.outcome is Outcome.LOST for attempt in self.attempts)

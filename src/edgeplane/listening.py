@@ -1,0 +1,102 @@
+"""Listening sockets and the HTTP server both daemons run behind them."""
+
+import asyncio
+import contextlib
+import errno
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+
+from edgeplane.environ import ListenAddress, SettingError
+
+BACKLOG = 2048
+KEEP_ALIVE_SECONDS = 120
+GRACE_SECONDS = 10
+
+
+def bind(setting: str, address: ListenAddress) -> socket.socket:
+    """Return a socket bound to an address; an empty host means every interface, v4 and v6.
+
+    Raises:
+        SettingError: the address is taken, not ours, or not permitted.
+
+    """
+    family = socket.AF_INET6 if ":" in address.host or not address.host else socket.AF_INET
+    if family is socket.AF_INET6 and not socket.has_ipv6:
+        family = socket.AF_INET
+    try:
+        return _bound(family, address)
+    except OSError as error:
+        if not address.host and error.errno in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
+            return _bound(socket.AF_INET, address)
+        raise SettingError(f"{setting}: cannot listen on {address}: {_why(error)}") from error
+
+
+def _bound(family: int, address: ListenAddress) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(bool(address.host)))
+        bound.bind((address.host, address.port))
+        bound.listen(BACKLOG)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the port is taken by another process: end it, or choose another port"
+    if error.errno == errno.EACCES:
+        return "not permitted: ports below 1024 need root or CAP_NET_BIND_SERVICE"
+    return str(error.strerror or error).lower()
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that leaves signals to us, and says when it listens."""
+
+    def __init__(self, app: Any, on_listening: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                loop="uvloop",
+                lifespan="off",
+                ws="none",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                proxy_headers=False,
+                backlog=BACKLOG,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
+        )
+        self._on_listening = on_listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept, then say so."""
+        await super().startup(sockets=sockets)
+        self._on_listening()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone: ``stop_on_signals`` has them."""
+        yield
+
+    def stop_on_signals(self) -> None:
+        """Stop on SIGTERM and SIGINT; a second one does not wait for open connections."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+
+    def _stop(self) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True

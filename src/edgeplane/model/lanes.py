@@ -1,0 +1,77 @@
+"""Which of a node's open tasks may begin now, and when to look again: the order of work at a node.
+
+Config tasks run one at a time, oldest first: the head of the lane is served or waited for, and
+nothing overtakes it, so an older config never follows a newer one. Purges wait for nobody. A node
+that could not be reached gets one probe, its oldest task, whatever is queued.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from edgeplane.model.tasks import Lane, Task, TaskStatus, lane_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to do with a node's open tasks."""
+
+    begin: tuple[Task, ...]
+    expire: tuple[Task, ...]
+    next_due: datetime | None  #: when one of the others can first be due; None: when told
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What bears on the choice besides the tasks."""
+
+    now: datetime  #: the database's time
+    limit: int  #: how many attempts may be out at this node at once
+    paused: bool  #: the node is disabled or in maintenance: nothing is sent, deadlines still pass
+    probing: bool  #: the last delivery did not arrive
+
+
+def plan(tasks: Sequence[Task], conditions: Conditions) -> Plan:
+    """Choose what begins now out of a node's open tasks, given oldest first."""
+    now = conditions.now
+    running = [task for task in tasks if task.status is TaskStatus.RUNNING]
+    waiting = [task for task in tasks if task.status is not TaskStatus.RUNNING]
+    expired = tuple(task for task in waiting if task.deadline_at <= now)
+    open_ones = [task for task in waiting if task.deadline_at > now]
+    deadlines = [task.deadline_at for task in open_ones]
+    if conditions.paused:
+        return Plan(begin=(), expire=expired, next_due=min(deadlines, default=None))
+    if conditions.probing:
+        begin = _probe(open_ones, running, now)
+    else:
+        begin = _in_order(open_ones, running, now, conditions.limit)
+    begun = {task.id for task in begin}
+    left = [task for task in open_ones if task.id not in begun]
+    dues = [_due(task) for task in _heads(left, [*running, *begin])]
+    return Plan(begin=begin, expire=expired, next_due=min([*dues, *deadlines], default=None))
+
+
+def _due(task: Task) -> datetime:
+    return task.next_retry_at or task.created_at
+
+
+def _heads(waiting: Sequence[Task], running: Sequence[Task]) -> list[Task]:
+    """Return those whose turn it is: every purge, and the oldest config task if none is running."""
+    heads = [task for task in waiting if lane_of(task.kind) is Lane.PURGE]
+    if not any(lane_of(task.kind) is Lane.CONFIG for task in running):
+        heads += [task for task in waiting if lane_of(task.kind) is Lane.CONFIG][:1]
+    return sorted(heads, key=lambda task: task.id)
+
+
+def _in_order(
+    waiting: Sequence[Task], running: Sequence[Task], now: datetime, limit: int
+) -> tuple[Task, ...]:
+    due = [task for task in _heads(waiting, running) if _due(task) <= now]
+    return tuple(due[: max(0, limit - len(running))])
+
+
+def _probe(waiting: Sequence[Task], running: Sequence[Task], now: datetime) -> tuple[Task, ...]:
+    """Send one task, when any is due; a new arrival makes it due at once."""
+    if running or not any(_due(task) <= now for task in waiting):
+        return ()
+    return tuple(waiting[:1])

@@ -1,0 +1,165 @@
+"""The state machine of a task: one table, and the functions that apply it.
+
+``docs/state-machine.md`` is drawn from ``MOVES``; a test fails when they differ. Every function
+takes the task as it stands in its (locked) row and returns it as it must be written, or raises
+``WrongState``; none of them reads a clock or rolls a die of its own.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from random import Random
+
+from edgeplane.model.errors import WrongState
+from edgeplane.model.retry import UNCOUNTED, RetryPolicy, next_retry
+from edgeplane.model.tasks import Outcome, Report, Task, TaskStatus, bounded_text
+
+
+class Place(StrEnum):
+    """A status, with the two meanings of ``failed`` told apart."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCESS = "success"
+    WAITING = "failed, next_retry_at set"
+    FAILED = "failed, final"
+
+
+class Event(StrEnum):
+    """What moves a task."""
+
+    BEGIN = "an attempt begins"
+    SUCCEED = "the agent succeeded"
+    FAIL_FOR_NOW = "what failed can pass"
+    FAIL = "it failed for good"
+    RESCUE = "its lease lapsed"
+    EXPIRE = "its deadline passed"
+    RETRY = "a person retries"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One legal move."""
+
+    origin: Place
+    event: Event
+    target: Place
+
+
+MOVES = (
+    Move(Place.PENDING, Event.BEGIN, Place.RUNNING),
+    Move(Place.PENDING, Event.EXPIRE, Place.FAILED),
+    Move(Place.RUNNING, Event.SUCCEED, Place.SUCCESS),
+    Move(Place.RUNNING, Event.FAIL_FOR_NOW, Place.WAITING),
+    Move(Place.RUNNING, Event.FAIL, Place.FAILED),
+    Move(Place.RUNNING, Event.RESCUE, Place.PENDING),
+    Move(Place.WAITING, Event.BEGIN, Place.RUNNING),
+    Move(Place.WAITING, Event.EXPIRE, Place.FAILED),
+    Move(Place.WAITING, Event.RETRY, Place.PENDING),
+    Move(Place.FAILED, Event.RETRY, Place.PENDING),
+)
+
+_TARGETS = {(move.origin, move.event): move.target for move in MOVES}
+
+
+def place_of(task: Task) -> Place:
+    """Return where a task stands."""
+    if task.status is TaskStatus.FAILED:
+        return Place.WAITING if task.next_retry_at is not None else Place.FAILED
+    return Place(task.status.value)
+
+
+def may(task: Task, event: Event) -> bool:
+    """Whether the table allows the event where the task stands."""
+    return (place_of(task), event) in _TARGETS
+
+
+def begin(task: Task, now: datetime) -> Task:
+    """Begin an attempt: it gets the next number, which is its fence."""
+    _check(task, Event.BEGIN)
+    return replace(
+        task,
+        status=TaskStatus.RUNNING,
+        attempts=task.attempts + 1,
+        next_retry_at=None,
+        started_at=now,
+        updated_at=now,
+    )
+
+
+def settle(task: Task, report: Report, now: datetime, policy: RetryPolicy, random: Random) -> Task:
+    """Write an attempt's outcome into the task: success, due again, or failed for good."""
+    counted = task.counted_attempts + (report.outcome not in UNCOUNTED)
+    ended = replace(task, counted_attempts=counted, outcome=report.outcome, updated_at=now)
+    if report.outcome is Outcome.SUCCEEDED:
+        _check(task, Event.SUCCEED)
+        return replace(
+            ended,
+            status=TaskStatus.SUCCESS,
+            last_error=None,
+            result=report.message,
+            finished_at=now,
+        )
+    due = next_retry(ended, report, now, policy, random)
+    _check(task, Event.FAIL if due is None else Event.FAIL_FOR_NOW)
+    return replace(
+        ended,
+        status=TaskStatus.FAILED,
+        last_error=bounded_text(report.message),
+        next_retry_at=due,
+        finished_at=now if due is None else None,
+    )
+
+
+def rescue(task: Task, now: datetime) -> Task:
+    """Take back a task whose owner is gone: due at once; the same run is asked for again."""
+    _check(task, Event.RESCUE)
+    return replace(task, status=TaskStatus.PENDING, outcome=Outcome.LOST, updated_at=now)
+
+
+def expire(task: Task, now: datetime) -> Task:
+    """End a task whose deadline passed while it waited; say what it had been waiting for."""
+    _check(task, Event.EXPIRE)
+    seconds = task.deadline_seconds
+    why = f"deadline exceeded: not done within {seconds} s of being asked for"
+    if task.last_error:
+        why = f"{why}; last error: {task.last_error}"
+    return replace(
+        task,
+        status=TaskStatus.FAILED,
+        outcome=Outcome.EXPIRED,
+        last_error=bounded_text(why),
+        next_retry_at=None,
+        finished_at=now,
+        updated_at=now,
+    )
+
+
+def retry(task: Task, now: datetime) -> Task:
+    """Run a failed task now, as a new run: the agent will not answer it with the old failure.
+
+    Raises:
+        WrongState: the task has not failed.
+
+    """
+    _check(task, Event.RETRY)
+    return replace(
+        task,
+        status=TaskStatus.PENDING,
+        counted_attempts=0,
+        run=task.attempts + 1,
+        deadline_at=now + timedelta(seconds=task.deadline_seconds),
+        next_retry_at=None,
+        last_error=None,
+        finished_at=None,
+        updated_at=now,
+    )
+
+
+def _check(task: Task, event: Event) -> None:
+    if not may(task, event):
+        raise WrongState(
+            f"task {task.id} is {task.status.value}: only a failed task can be retried"
+            if event is Event.RETRY
+            else f"task {task.id} is {task.status.value}: not possible when {event.value}"
+        )

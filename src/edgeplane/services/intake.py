@@ -1,0 +1,79 @@
+"""Creates that share commits: what arrives while one commit is under way goes into the next."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from edgeplane.model.errors import DomainError, TooMany
+from edgeplane.model.tasks import NewTask, Task
+from edgeplane.observe.crashpoints import crash_point
+from edgeplane.services import tasks
+from edgeplane.store.database import Database
+
+MAX_BATCH = 128  #: tasks in one transaction
+MAX_BATCH_BYTES = 4 << 20  #: of payload; a statement must fit the server's packet limit
+MAX_WAITING = 4096  #: tasks that may wait for a commit
+
+
+class Intake:
+    """Takes tasks in, each answered after the commit that stored it."""
+
+    def __init__(self, database: Database, tell: Callable[[Iterable[int]], None]) -> None:
+        self._database = database
+        self._tell = tell
+        self._waiting: deque[tuple[NewTask, asyncio.Future[Task]]] = deque()
+        self._storing: asyncio.Task[None] | None = None
+
+    async def submit(self, asked: NewTask) -> Task:
+        """Store a task and return it.
+
+        Raises:
+            NotFound, WrongState: its node is not there, or takes no tasks.
+            AlreadyExists: its request id stands for something else.
+            TooMany: more is waiting to be stored than can be promised.
+            DatabaseError: it was not stored, or (DatabaseAway) that is not known.
+
+        """
+        if len(self._waiting) >= MAX_WAITING:
+            raise TooMany("too many tasks are waiting to be stored", retry_after=1)
+        future: asyncio.Future[Task] = asyncio.get_running_loop().create_future()
+        self._waiting.append((asked, future))
+        if self._storing is None:
+            self._storing = asyncio.create_task(self._store(), name="intake")
+        return await future
+
+    async def _store(self) -> None:
+        try:
+            while self._waiting:
+                await self._store_batch(self._next_batch())
+        finally:
+            self._storing = None
+
+    def _next_batch(self) -> list[tuple[NewTask, "asyncio.Future[Task]"]]:
+        batch: list[tuple[NewTask, asyncio.Future[Task]]] = []
+        size = 0
+        while self._waiting and len(batch) < MAX_BATCH:
+            size += len(self._waiting[0][0].payload)
+            if batch and size > MAX_BATCH_BYTES:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
+
+    async def _store_batch(self, batch: list[tuple[NewTask, "asyncio.Future[Task]"]]) -> None:
+        asked = [task for task, _ in batch]
+        try:
+            answers = await self._database.create(lambda tx: tasks.create_many(tx, asked))
+        except Exception as error:  # noqa: BLE001 (each caller gets it)
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        crash_point("create.after_commit")
+        self._tell({task.node_id for task in asked})
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if future.done():
+                continue
+            if isinstance(answer, DomainError):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)

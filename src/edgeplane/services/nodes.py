@@ -1,0 +1,86 @@
+"""Nodes: registered, changed, taken out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgeplane.model.errors import NotFound, WrongState
+from edgeplane.model.nodes import NewNode, Node, NodeStatus, SubIP
+from edgeplane.store import mailboxes, nodes, tasks
+from edgeplane.store.database import Database
+from edgeplane.store.workers import Tx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeChange:
+    """What to change of a node; None: leave it."""
+
+    name: str | None = None
+    main_ip: str | None = None
+    agent_port: int | None = None
+    enabled: bool | None = None
+    status: NodeStatus | None = None
+    sub_ips: tuple[SubIP, ...] | None = None
+
+
+async def create(database: Database, asked: NewNode) -> Node:
+    """Register a node with its mailbox; raise AlreadyExists where the name is taken."""
+    return await database.write(lambda tx: _create(tx, asked))
+
+
+async def update(database: Database, node_id: int, change: NodeChange) -> Node:
+    """Change a node; its queue is looked at again at once.
+
+    Raises:
+        NotFound: no such node.
+        AlreadyExists: the new name is taken.
+
+    """
+    return await database.write(lambda tx: _update(tx, node_id, change))
+
+
+async def delete(database: Database, node_ids: Sequence[int]) -> int:
+    """Delete nodes; those that are not there do not count.
+
+    Raises:
+        WrongState: one of them has unfinished tasks; then none is deleted.
+
+    """
+    return await database.write(lambda tx: _delete(tx, sorted(set(node_ids))))
+
+
+def _create(tx: Tx, asked: NewNode) -> Node:
+    node_id = nodes.add(tx, asked)
+    mailboxes.add(tx, node_id)
+    return _there(tx, node_id)
+
+
+def _update(tx: Tx, node_id: int, change: NodeChange) -> Node:
+    mailboxes.lock(tx, [node_id])
+    old = nodes.get(tx, node_id)
+    if old is None:
+        raise NotFound(f"id: node {node_id} not found")
+    new = NewNode(
+        name=old.name if change.name is None else change.name,
+        main_ip=old.main_ip if change.main_ip is None else change.main_ip,
+        agent_port=old.agent_port if change.agent_port is None else change.agent_port,
+        enabled=old.enabled if change.enabled is None else change.enabled,
+        status=old.status if change.status is None else change.status,
+        sub_ips=old.sub_ips if change.sub_ips is None else change.sub_ips,
+    )
+    nodes.change(tx, node_id, new)
+    mailboxes.mark_work(tx, [node_id])
+    return _there(tx, node_id)
+
+
+def _delete(tx: Tx, node_ids: Sequence[int]) -> int:
+    for node_id in mailboxes.lock(tx, node_ids):
+        if tasks.has_open(tx, node_id):
+            raise WrongState(f"ids: node {node_id} has unfinished tasks")
+    mailboxes.remove(tx, node_ids)
+    return nodes.remove(tx, node_ids)
+
+
+def _there(tx: Tx, node_id: int) -> Node:
+    node = nodes.get(tx, node_id)
+    assert node is not None  # written in this transaction
+    return node

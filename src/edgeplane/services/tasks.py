@@ -1,0 +1,110 @@
+"""Tasks: asked for, and asked for again."""
+
+from collections.abc import Mapping, Sequence
+
+from edgeplane.model import lifecycle
+from edgeplane.model.errors import AlreadyExists, DomainError, NotFound, WrongState
+from edgeplane.model.nodes import Node
+from edgeplane.model.tasks import NewTask, Task
+from edgeplane.observe.crashpoints import crash_point
+from edgeplane.store import mailboxes, nodes, tasks
+from edgeplane.store.database import Database
+from edgeplane.store.workers import Tx
+
+
+def create_many(tx: Tx, asked: Sequence[NewTask]) -> list[Task | DomainError]:
+    """Store tasks in one transaction; each gets its own answer.
+
+    A request id that exists with the same node, type and payload answers with the task that exists,
+    whatever became of it or of its node; with anything else it is AlreadyExists. Doing it all again
+    after a commit whose answer was lost changes nothing.
+    """
+    given = [task.request_id for task in asked if task.request_id_given]
+    there = tasks.by_request_id(tx, given) if given else {}
+    new = [task for task in asked if task.request_id not in there]
+    objections = _objections(tx, new)
+    fresh = [task for task in new if objections[task.node_id] is None]
+    made = tasks.insert_new(tx, fresh) if fresh else {}
+    # A given id may have been stored a moment ago by somebody else, or twice in this batch.
+    there |= tasks.by_request_id(tx, [task.request_id for task in fresh if task.request_id_given])
+    crash_point("create.before_commit")
+    return [
+        made[task.request_id]
+        if not task.request_id_given and task.request_id in made
+        else _answer(task, there, objections.get(task.node_id))
+        for task in asked
+    ]
+
+
+def _objections(tx: Tx, asked: Sequence[NewTask]) -> dict[int, DomainError | None]:
+    """Mark the nodes' mailboxes, which holds the nodes where they are; say who takes no tasks."""
+    wanted = {task.node_id for task in asked}
+    if not wanted:
+        return {}
+    known = mailboxes.mark_work(tx, wanted)
+    doubtful = (wanted - known) | nodes.paused(tx, wanted)
+    machines = nodes.many(tx, doubtful)
+    return {
+        node_id: _objection(machines.get(node_id), node_id) if node_id in doubtful else None
+        for node_id in wanted
+    }
+
+
+async def retry(database: Database, task_id: int) -> Task:
+    """Run a failed task now.
+
+    Raises:
+        NotFound: no such task, or its node is gone.
+        WrongState: it has not failed, or its node takes no tasks.
+
+    """
+    task = await database.write(lambda tx: _retry(tx, task_id))
+    crash_point("retry.after_commit")
+    return task
+
+
+def _retry(tx: Tx, task_id: int) -> Task:
+    seen = tasks.get(tx, task_id)
+    if seen is None:
+        raise NotFound(f"task {task_id} not found")
+    mailboxes.lock(tx, [seen.node_id])
+    before = tasks.get(tx, task_id)
+    assert before is not None  # tasks are never deleted
+    after = lifecycle.retry(before, tx.now)
+    if (problem := _objection(nodes.get(tx, before.node_id), before.node_id)) is not None:
+        raise problem
+    if tasks.write_moved(tx, [(before, after)]) != 1:
+        raise WrongState(f"task {task_id} was moved just now: look again")
+    mailboxes.mark_work(tx, [before.node_id])
+    return after
+
+
+def _objection(node: Node | None, node_id: int) -> DomainError | None:
+    """Say why a node takes no tasks, if it does not."""
+    if node is None:
+        return NotFound(f"nodeId: node {node_id} not found")
+    if not node.enabled:
+        return WrongState(f"nodeId: node {node_id} ({node.name}) is disabled")
+    if node.paused:
+        return WrongState(f"nodeId: node {node_id} ({node.name}) is in maintenance")
+    return None
+
+
+def _answer(
+    asked: NewTask, there: Mapping[str, tasks.Stored], objection: DomainError | None
+) -> Task | DomainError:
+    stored = there.get(asked.request_id)
+    if stored is None:
+        assert objection is not None  # what nobody objected to is there by now
+        return objection
+    same = (
+        stored.task.node_id == asked.node_id
+        and stored.task.kind is asked.kind
+        and stored.payload_digest == asked.payload_digest
+    )
+    if same:
+        return stored.task
+    return AlreadyExists(
+        f"requestId: {asked.request_id} is task {stored.task.id}, "
+        "which has another node, type or payload"
+    )

@@ -1,0 +1,129 @@
+"""People: who may log in, with what, and who is calling."""
+
+import secrets
+import time
+
+from edgeplane.auth import passwords
+from edgeplane.auth.rbac import Principal
+from edgeplane.auth.throttle import LoginThrottle
+from edgeplane.auth.tokens import Tokens
+from edgeplane.model.clock import rfc3339
+from edgeplane.model.errors import BadCredentials, Unauthenticated
+from edgeplane.model.users import Role, User, check_password, check_username
+from edgeplane.store import users
+from edgeplane.store.database import Database
+
+#: How long a caller's standing is remembered: a user disabled elsewhere is out within this time.
+STANDING_SECONDS = 2.0
+_REMEMBERED = 4096
+
+
+async def create(database: Database, username: str, password: str, role: Role) -> User:
+    """Make an active user.
+
+    Raises:
+        Invalid, NotAllowed: a name or password that cannot be.
+        AlreadyExists: the name is taken.
+
+    """
+    name = check_username(username)
+    stored = await passwords.make_hash(check_password(password))
+    return await database.write(lambda tx: users.add(tx, name, stored, role))
+
+
+async def list_all(database: Database) -> list[User]:
+    """Return all users."""
+    return await database.read(users.everyone)
+
+
+async def set_password(database: Database, username: str, password: str) -> None:
+    """Replace a password; raise NotFound, NotAllowed."""
+    stored = await passwords.make_hash(check_password(password))
+    await database.write(lambda tx: users.change(tx, username, password_hash=stored))
+
+
+async def set_role(database: Database, username: str, role: Role) -> None:
+    """Give a user another role; raise NotFound."""
+    await database.write(lambda tx: users.change(tx, username, role=role.value))
+
+
+async def set_active(database: Database, username: str, *, active: bool) -> None:
+    """Let a user in, or keep them out; raise NotFound."""
+    await database.write(lambda tx: users.change(tx, username, active=active))
+
+
+async def ensure_admin(database: Database, password: str | None) -> str | None:
+    """Make the first user, ``admin``, where there is none yet.
+
+    Returns:
+        The password if one was made up for it, to be shown once.
+
+    """
+    if await database.read(users.count):
+        return None
+    made = None if password else secrets.token_urlsafe(12)
+    stored = await passwords.make_hash(password or made or "")
+    await database.write(
+        lambda tx: None if users.count(tx) else users.add(tx, "admin", stored, Role.ADMIN)
+    )
+    return made
+
+
+class Sessions:
+    """Logs people in, and says who a token belongs to."""
+
+    def __init__(self, database: Database, tokens: Tokens, throttle: LoginThrottle) -> None:
+        self._database = database
+        self._tokens = tokens
+        self._throttle = throttle
+        self._standing: dict[int, tuple[Principal | None, float]] = {}
+
+    async def log_in(self, username: str, password: str, address: str) -> tuple[User, str, str]:
+        """Return the user, a token, and when it expires.
+
+        Raises:
+            BadCredentials: in the same words and time for a wrong name, password or disabled user.
+            TooMany: too many failures from there.
+
+        """
+        self._throttle.check(username, address)
+        found = await self._database.read(lambda tx: users.by_name(tx, username))
+        fits = await passwords.matches(password, found.password_hash if found else None)
+        if found is None or not fits or not found.user.active:
+            self._throttle.failed(username, address)
+            raise BadCredentials("invalid credentials")
+        self._throttle.succeeded(username, address)
+        token, expires = self._tokens.issue(found.user)
+        return found.user, token, rfc3339(expires)
+
+    async def principal(self, authorization: str | None) -> Principal:
+        """Return who sent an ``Authorization`` header.
+
+        Raises:
+            Unauthenticated: there is none, or it is no bearer token.
+            BadCredentials, TokenExpired: the token is not valid, or not any more.
+
+        """
+        if not authorization:
+            raise Unauthenticated("missing authorization header")
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthenticated("invalid authorization header: expected Bearer and a token")
+        user_id = self._tokens.read(token.strip()).user_id
+        known = self._standing.get(user_id)
+        if known is None or known[1] <= time.monotonic():
+            known = await self._look_up(user_id)
+        if known[0] is None:
+            raise BadCredentials("invalid token")
+        return known[0]
+
+    async def _look_up(self, user_id: int) -> tuple[Principal | None, float]:
+        user = await self._database.read(lambda tx: users.by_id(tx, user_id))
+        principal = None
+        if user is not None and user.active:
+            principal = Principal(user.id, user.username, user.role)
+        if len(self._standing) >= _REMEMBERED:
+            self._standing.clear()
+        known = (principal, time.monotonic() + STANDING_SECONDS)
+        self._standing[user_id] = known
+        return known

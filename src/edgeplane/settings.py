@@ -1,0 +1,313 @@
+"""The control plane's settings: one frozen group per subject, read once at start and passed down.
+
+Every name here is read from the environment or ``.env``. What is wrong with a value is one line
+that names it; a password or a token is in no message and in no ``repr``.
+"""
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from urllib.parse import unquote_plus
+
+from edgeplane import environ as environment
+from edgeplane.environ import Environ, ListenAddress, Secret, SettingError
+from edgeplane.model.users import MAX_PASSWORD_LENGTH, MIN_PASSWORD_LENGTH
+
+_DSN_FORM = "user:password@tcp(host:3306)/database?charset=utf8mb4"
+_DSN = re.compile(
+    # Greedy on purpose: the last slash ends the address, and the last @ before it the password.
+    r"(?:(?P<login>.*)@)?(?P<net>[a-z]*)(?:\((?P<address>[^@]*)\))?/(?P<database>[^/?]*)"
+    r"(?:\?(?P<params>[^/]*))?",
+    re.DOTALL,
+)
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
+_PORT = re.compile(r"[0-9]{1,5}")
+_MAX_PORT = 65535
+_DEFAULT_MYSQL_PORT = 3306
+_UNDERSTOOD = frozenset({"charset", "collation", "parseTime", "loc", "tls"})
+
+
+class Tls(StrEnum):
+    """How the connection to the database is protected; the words are the DSN's."""
+
+    OFF = "false"
+    VERIFIED = "true"  #: encrypted, and the server's certificate is checked
+    UNVERIFIED = "skip-verify"  #: encrypted, to whoever answers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MysqlParts:
+    """What a ``MYSQL_DSN`` says."""
+
+    user: str
+    password: str = field(repr=False)
+    host: str
+    port: int
+    unix_socket: str | None
+    """Path of the socket; where it is set, host and port are not used."""
+    database: str
+    params: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Parameters as they were written, percent-decoded."""
+    tls: Tls = Tls.OFF
+    ignored: tuple[str, ...] = ()
+    """Names of parameters that have no meaning here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseSettings:
+    """Where the tables are: exactly one of the two is set."""
+
+    url_parts: MysqlParts | None
+    """MariaDB or MySQL, from ``MYSQL_DSN``."""
+    path: Path | None
+    """SQLite, ``edgeplane.db`` in the state folder: what a single machine needs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisSettings:
+    """The way hints pass between replicas; without it one process serves alone."""
+
+    host: str
+    port: int
+    password: str | None = field(repr=False)
+    database: int
+    """``REDIS_DB``, default 0. Only channel names are used; nothing is stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthSettings:
+    """Login tokens and the first user."""
+
+    jwt_secret: Secret
+    """``JWT_SECRET``; made and kept in the state folder if not set. Replicas must share one."""
+    expire_minutes: int
+    """``JWT_EXPIRE_MINUTES``, 1 to 525600, default 1440: a person logs in once a day."""
+    issuer: str
+    """``JWT_ISSUER``, default ``edgeplane``: written into each token, and checked."""
+    admin_password: str | None = field(repr=False)
+    """``ADMIN_PASSWORD`` of the first user, 8 to 256 characters; None: one is made and shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """What agents are called with."""
+
+    token: Secret
+    """``AGENT_TOKEN``: the bearer token every agent expects; made and kept if it is not set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DispatchSettings:
+    """How the engine delivers."""
+
+    max_in_flight: int = 512
+    """``EDGEPLANE_MAX_IN_FLIGHT``: deliveries of this process at once, each with one connection."""
+    max_per_node: int = 8
+    """``EDGEPLANE_MAX_PER_NODE``: deliveries to one node at once; more only queue up there."""
+    lease_seconds: float = 10.0
+    """A dead owner's nodes are free after this long: below the 15 s a repair may take."""
+    renew_seconds: float = 3.0
+    """Leases are renewed this often: two renewals may fail before one lapses."""
+    poll_seconds: float = 1.0
+    """Due work is looked for this often when no hint comes: what a lost hint costs at most."""
+    connect_timeout_seconds: float = 3.0
+    """Longer than one lost SYN's repetition (1 s); a node that takes more counts as unreachable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All of them."""
+
+    state_dir: Path
+    """``EDGEPLANE_STATE_DIR``: secrets and, with SQLite, the tables. Mode 0700."""
+    listen: ListenAddress
+    """``HTTP_ADDR``, default ``:8080``."""
+    migrate: bool
+    """``MIGRATE``: bring the tables up to date at start. Default: yes for SQLite, whose file is
+    this process's own; no for a shared database, where a person says when."""
+    crash_at: str | None
+    """``EDGEPLANE_CRASH_AT``: for tests, where to be killed."""
+    database: DatabaseSettings
+    redis: RedisSettings | None
+    auth: AuthSettings
+    agent: AgentSettings
+    dispatch: DispatchSettings
+
+
+def load(environ: Environ) -> Settings:
+    """Read every setting; make the state folder and the secrets that are missing.
+
+    Raises:
+        SettingError: one line, naming the first setting that cannot be used.
+
+    """
+    state_dir = environ.folder("EDGEPLANE_STATE_DIR", environment.default_state_folder("edgeplane"))
+    database = _database(environ, state_dir)
+    return Settings(
+        listen=environ.listen("HTTP_ADDR", ":8080"),
+        migrate=environ.flag("MIGRATE", default=database.path is not None),
+        crash_at=environ.text("EDGEPLANE_CRASH_AT") or None,
+        state_dir=state_dir,
+        database=database,
+        redis=_redis(environ),
+        dispatch=_dispatch(environ),
+        auth=_auth(environ, state_dir),
+        agent=AgentSettings(token=environment.keep_secret(environ, "AGENT_TOKEN", state_dir)),
+    )
+
+
+def warnings(settings: Settings) -> list[str]:
+    """Say, a line each, what starts but should not stay as it is."""
+    secrets = (settings.auth.jwt_secret, settings.agent.token)
+    lines = [secret.weakness for secret in secrets if secret.weakness is not None]
+    if settings.auth.admin_password in environment.KNOWN_SECRETS:
+        lines.append("ADMIN_PASSWORD is a published example: anyone can know it; set your own")
+    if settings.redis is not None and settings.redis.password in environment.KNOWN_SECRETS:
+        lines.append("REDIS_PASS is a published example: anyone can know it; set your own")
+    return lines + _database_warnings(settings.database.url_parts)
+
+
+def _database_warnings(parts: MysqlParts | None) -> list[str]:
+    if parts is None:
+        return []
+    lines = []
+    if parts.password in environment.KNOWN_SECRETS:
+        lines.append("MYSQL_DSN has a published example as its password; set your own")
+    if parts.tls is Tls.UNVERIFIED:
+        lines.append("MYSQL_DSN says tls=skip-verify: nobody checks who answers as the database")
+    if parts.ignored:
+        lines.append(f"MYSQL_DSN: parameters without effect: {', '.join(parts.ignored)}")
+    return lines
+
+
+def _auth(environ: Environ, state_dir: Path) -> AuthSettings:
+    password = environ.text("ADMIN_PASSWORD") or None
+    if password and not MIN_PASSWORD_LENGTH <= len(password) <= MAX_PASSWORD_LENGTH:
+        raise SettingError(
+            f"ADMIN_PASSWORD: must have {MIN_PASSWORD_LENGTH} to {MAX_PASSWORD_LENGTH} characters,"
+            f" not {len(password)}"
+        )
+    return AuthSettings(
+        expire_minutes=environ.integer("JWT_EXPIRE_MINUTES", 1440, least=1, most=525_600),
+        issuer=environ.text("JWT_ISSUER", "edgeplane"),
+        admin_password=password,
+        jwt_secret=environment.keep_secret(environ, "JWT_SECRET", state_dir),
+    )
+
+
+def _dispatch(environ: Environ) -> DispatchSettings:
+    return DispatchSettings(
+        max_in_flight=environ.integer("EDGEPLANE_MAX_IN_FLIGHT", 512, least=1, most=65_536),
+        max_per_node=environ.integer("EDGEPLANE_MAX_PER_NODE", 8, least=1, most=1024),
+    )
+
+
+def _redis(environ: Environ) -> RedisSettings | None:
+    written = environ.text("REDIS_ADDR")
+    database = environ.integer("REDIS_DB", 0, least=0, most=65_535)
+    if not written:
+        return None
+    place = _read_host_port(written, default_port=None)
+    if place is None:
+        raise SettingError("REDIS_ADDR: must look like 127.0.0.1:6379, redis:6379 or [::1]:6379")
+    host, port = place
+    password = environ.text("REDIS_PASS") or None
+    return RedisSettings(host=host, port=port, password=password, database=database)
+
+
+def _database(environ: Environ, state_dir: Path) -> DatabaseSettings:
+    written = environ.text("MYSQL_DSN")
+    if not written:
+        return DatabaseSettings(url_parts=None, path=state_dir / "edgeplane.db")
+    return DatabaseSettings(url_parts=read_dsn(written), path=None)
+
+
+def read_dsn(written: str) -> MysqlParts:
+    """Read a DSN of the Go form: ``user:password@tcp(host:3306)/database?name=value``.
+
+    The password may contain anything: what ends it is the last ``@`` before the last ``/``. Only
+    the parameters' values are percent-decoded.
+
+    Raises:
+        SettingError: it has another form. Nothing of what was written is repeated.
+
+    """
+    found = _DSN.fullmatch(written)
+    if found is None or not _is_text(written):
+        raise _malformed("it has another form")
+    if not found["database"]:
+        raise _malformed("no database is named after the last /")
+    user, _, password = (found["login"] or "").partition(":")
+    host, port, unix_socket = _read_address(found["net"], found["address"])
+    params = _read_params(found["params"] or "")
+    return MysqlParts(
+        user=user,
+        password=password,
+        host=host,
+        port=port,
+        unix_socket=unix_socket,
+        database=found["database"],
+        params=params,
+        tls=_read_tls(dict(params)),
+        ignored=tuple(name for name, _ in params if name not in _UNDERSTOOD),
+    )
+
+
+def _read_address(net: str, address: str | None) -> tuple[str, int, str | None]:
+    """Return host, port and socket path; without an address, this machine."""
+    if net == "unix":
+        if not address or not address.startswith("/"):
+            raise _malformed("unix( ) needs the absolute path of a socket")
+        return "localhost", _DEFAULT_MYSQL_PORT, address
+    if net not in ({"tcp"} if address is not None else {"tcp", ""}):
+        raise _malformed("the address must be tcp(host:port) or unix(/path)")
+    place = _read_host_port(address or "127.0.0.1", default_port=_DEFAULT_MYSQL_PORT)
+    if place is None:
+        raise _malformed("what is inside tcp( ) is not a host and a port")
+    return *place, None
+
+
+def _read_host_port(written: str, default_port: int | None) -> tuple[str, int] | None:
+    """Read ``name``, ``name:port``, ``[v6]``, ``[v6]:port`` or a bare v6; None for the rest."""
+    if default_port is not None and _is_ipv6(written):
+        return written, default_port
+    host, colon, port = written.rpartition(":")
+    if not colon or port.endswith("]"):
+        host, port = written, "" if default_port is None else str(default_port)
+    bracketed = host.startswith("[") and host.endswith("]") and _is_ipv6(host[1:-1])
+    if not (bracketed or _HOST.fullmatch(host)) or not _PORT.fullmatch(port):
+        return None
+    if not 1 <= int(port) <= _MAX_PORT:
+        return None
+    return (host[1:-1] if bracketed else host), int(port)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_text(text: str) -> bool:
+    """Whether a driver can send it: no lone surrogates, no NUL."""
+    return "\x00" not in text and text.encode("utf-8", "replace").decode("utf-8") == text
+
+
+def _read_params(written: str) -> tuple[tuple[str, str], ...]:
+    pairs = (pair.partition("=") for pair in written.split("&") if pair)
+    return tuple((name, unquote_plus(value)) for name, _, value in pairs)
+
+
+def _read_tls(params: dict[str, str]) -> Tls:
+    try:
+        return Tls(params.get("tls", "false"))
+    except ValueError:
+        raise _malformed("tls must be true, skip-verify or false") from None
+
+
+def _malformed(why: str) -> SettingError:
+    return SettingError(f"MYSQL_DSN: must look like {_DSN_FORM}: {why}")

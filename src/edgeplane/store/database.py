@@ -1,0 +1,111 @@
+"""The database as the rest of the house sees it: hand in work, get its result after the commit."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+from pymysql.constants import FIELD_TYPE
+from pymysql.converters import conversions
+from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy.pool import NullPool
+
+from edgeplane.store.workers import Tx, Worker
+
+T = TypeVar("T")
+
+#: Times are read at the speed of C; the driver's own way is a regular expression for each.
+_CONVERSIONS = {**conversions, FIELD_TYPE.DATETIME: datetime.fromisoformat}
+
+_SQLITE_SHARE = 64  #: works that may share a commit
+_READERS = 4
+
+
+class Database:
+    """A store on SQLite or MariaDB/MySQL.
+
+    SQLite has one writer, so all writes share one thread and, under load, commits. MariaDB has three
+    write connections, so that a person's request queues behind neither the fan of creates nor the
+    engine.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        self.dialect = url.get_backend_name()
+        self.engine = make_engine(url)
+        if self.dialect == "sqlite":
+            writer = Worker("write", self.engine, share=_SQLITE_SHARE)
+            self._rules = self._creates = self._engine_lane = writer
+        else:
+            self._rules = Worker("write", self.engine)
+            self._creates = Worker("create", self.engine)
+            self._engine_lane = Worker("engine", self.engine)
+        self._reads = Worker("read", self.engine.execution_options(reading=True), threads=_READERS)
+
+    async def write(self, work: Callable[[Tx], T]) -> T:
+        """Run a rule's transaction; return its result once it is committed."""
+        return await self._rules.submit(work)
+
+    async def create(self, work: Callable[[Tx], T]) -> T:
+        """Run a transaction of creates; it must be harmless when done twice."""
+        return await self._creates.submit(work, repeatable=True)
+
+    async def engine_write(self, work: Callable[[Tx], T]) -> T:
+        """Run a transaction of the engine."""
+        return await self._engine_lane.submit(work)
+
+    async def read(self, work: Callable[[Tx], T]) -> T:
+        """Run a transaction that changes nothing."""
+        return await self._reads.submit(work, repeatable=True)
+
+    async def close(self) -> None:
+        """Let what was handed in finish, then end the threads and connections."""
+        workers = {self._rules, self._creates, self._engine_lane, self._reads}
+        await asyncio.gather(*(asyncio.to_thread(worker.stop) for worker in workers))
+        self.engine.dispose()
+
+
+def make_engine(url: URL) -> Engine:
+    """Make an engine whose connections are durable, strict and in UTC."""
+    if url.get_backend_name() == "sqlite":
+        return _sqlite_engine(url)
+    return create_engine(
+        url,
+        poolclass=NullPool,
+        isolation_level="READ COMMITTED",
+        paramstyle="format",  # values by position: less work for each than by name
+        connect_args={
+            "conv": _CONVERSIONS,
+            "connect_timeout": 5,
+            "read_timeout": 60,
+            "write_timeout": 60,
+            "init_command": "SET time_zone = '+00:00', innodb_lock_wait_timeout = 5,"
+            " sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
+        },
+    )
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    engine = create_engine(
+        url, poolclass=NullPool, connect_args={"check_same_thread": False, "timeout": 5.0}
+    )
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            "cache_size = -65536",
+            "temp_store = MEMORY",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _on_begin(connection: Any) -> None:
+        # Readers take no lock; a writer takes it at once rather than half-way.
+        reading = connection.get_execution_options().get("reading", False)
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    return engine

@@ -1,0 +1,143 @@
+"""Users, nodes, mailboxes, tasks, attempts."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+from edgeplane.store.types import Digest, Id, PayloadText, UtcDateTime, exact, name
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+_OPTIONS: dict[str, Any] = {
+    "mysql_engine": "InnoDB",
+    "mariadb_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mariadb_charset": "utf8mb4",
+}
+
+
+def upgrade() -> None:
+    op.create_table(
+        "users",
+        sa.Column("id", Id, autoincrement=True, nullable=False),
+        sa.Column("username", exact(64), nullable=False),
+        sa.Column("password_hash", exact(255), nullable=False),
+        sa.Column("role", exact(16), nullable=False),
+        sa.Column("active", sa.Boolean(create_constraint=False), nullable=False),
+        sa.Column("created_at", UtcDateTime, nullable=False),
+        sa.Column("updated_at", UtcDateTime, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_users"),
+        sa.UniqueConstraint("username", name="uq_users_username"),
+        sqlite_autoincrement=True,
+        **_OPTIONS,
+    )
+    _nodes()
+    _tasks()
+
+
+def _nodes() -> None:
+    op.create_table(
+        "nodes",
+        sa.Column("id", Id, autoincrement=True, nullable=False),
+        sa.Column("name", name(128), nullable=False),
+        sa.Column("main_ip", exact(45), nullable=False),
+        sa.Column("agent_port", sa.Integer(), nullable=False),
+        sa.Column("enabled", sa.Boolean(create_constraint=False), nullable=False),
+        sa.Column("status", exact(16), nullable=False),
+        sa.Column("created_at", UtcDateTime, nullable=False),
+        sa.Column("updated_at", UtcDateTime, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_nodes"),
+        sa.UniqueConstraint("name", name="uq_nodes_name"),
+        sqlite_autoincrement=True,
+        **_OPTIONS,
+    )
+    op.create_table(
+        "node_sub_ips",
+        sa.Column("node_id", Id, nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("ip", exact(45), nullable=False),
+        sa.Column("enabled", sa.Boolean(create_constraint=False), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["node_id"], ["nodes.id"], name="fk_node_sub_ips_node_id", ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("node_id", "position", name="pk_node_sub_ips"),
+        **_OPTIONS,
+    )
+    op.create_table(
+        "node_mailboxes",
+        sa.Column("node_id", Id, autoincrement=False, nullable=False),
+        sa.Column("next_at", UtcDateTime),
+        sa.Column("owner", exact(64)),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("work_seq", sa.BigInteger(), nullable=False),
+        sa.Column("unreachable_since", UtcDateTime),
+        sa.PrimaryKeyConstraint("node_id", name="pk_node_mailboxes"),
+        **_OPTIONS,
+    )
+    op.create_index("ix_node_mailboxes_next_at_node_id", "node_mailboxes", ["next_at", "node_id"])
+    op.create_index("ix_node_mailboxes_owner", "node_mailboxes", ["owner"])
+
+
+def _tasks() -> None:
+    op.create_table(
+        "agent_tasks",
+        sa.Column("id", Id, autoincrement=True, nullable=False),
+        sa.Column("node_id", Id, nullable=False),
+        sa.Column("type", exact(32), nullable=False),
+        sa.Column("payload", PayloadText, nullable=False),
+        sa.Column("payload_digest", Digest, nullable=False),
+        sa.Column("status", exact(16), nullable=False),
+        sa.Column("lane", exact(16)),
+        sa.Column("outcome", exact(16)),
+        sa.Column("last_error", sa.Text()),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("counted_attempts", sa.Integer(), nullable=False),
+        sa.Column("run", sa.Integer(), nullable=False),
+        sa.Column("max_attempts", sa.Integer(), nullable=False),
+        sa.Column("timeout_seconds", sa.Integer(), nullable=False),
+        sa.Column("deadline_seconds", sa.Integer(), nullable=False),
+        sa.Column("deadline_at", UtcDateTime, nullable=False),
+        sa.Column("next_retry_at", UtcDateTime),
+        sa.Column("request_id", exact(64), nullable=False),
+        sa.Column("created_by", exact(64)),
+        sa.Column("created_at", UtcDateTime, nullable=False),
+        sa.Column("started_at", UtcDateTime),
+        sa.Column("finished_at", UtcDateTime),
+        sa.Column("updated_at", UtcDateTime, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_agent_tasks"),
+        sa.UniqueConstraint("request_id", name="uq_agent_tasks_request_id"),
+        sqlite_autoincrement=True,
+        **_OPTIONS,
+    )
+    op.create_index("ix_agent_tasks_type_status_id", "agent_tasks", ["type", "status", "id"])
+    op.create_index(
+        "ix_agent_tasks_node_id_type_status_id", "agent_tasks", ["node_id", "type", "status", "id"]
+    )
+    op.create_index("ix_agent_tasks_node_id_lane_id", "agent_tasks", ["node_id", "lane", "id"])
+    op.create_table(
+        "task_attempts",
+        sa.Column("task_id", Id, nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("begun_at", UtcDateTime, nullable=False),
+        sa.Column("ended_at", UtcDateTime, nullable=False),
+        sa.Column("outcome", exact(16), nullable=False),
+        sa.Column("message", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("task_id", "number", name="pk_task_attempts"),
+        **_OPTIONS,
+    )
+
+
+def downgrade() -> None:
+    for table in (
+        "task_attempts",
+        "agent_tasks",
+        "node_mailboxes",
+        "node_sub_ips",
+        "nodes",
+        "users",
+    ):
+        op.drop_table(table)

@@ -1,0 +1,128 @@
+"""Statements of the hot path: declared in SQLAlchemy Core, compiled once, run on the driver's cursor.
+
+Building and running a Core statement costs some 200 µs of CPU here, of which the database's share is
+2 µs (docs/adr/0003 has the figures). So each statement that serves every task is compiled once per
+dialect and per width of its list, and from then on is text and a tuple of values.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ClauseElement, bindparam
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import BindParameter
+
+from edgeplane.store.workers import Tx
+
+Values = Mapping[str, Any]
+
+
+class Items:
+    """The list of a statement: ``column.in_(items)``, or pairs of it, at a fixed width."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    def named(self, name: str) -> list[BindParameter[Any]]:
+        """Return the parameters of one list."""
+        return [bindparam(f"{name}_{number}") for number in range(self.width)]
+
+
+class Prepared:
+    """A statement with at most one width for all of its lists.
+
+    Args:
+        build: makes the statement for a width; lists are named through ``Items.named``.
+
+    """
+
+    def __init__(self, build: Callable[[Items], ClauseElement]) -> None:
+        self._build = build
+        self._compiled: dict[tuple[str, int], _Text] = {}
+
+    def rows(self, tx: Tx, values: Values | None = None, **lists: Sequence[Any]) -> list[Any]:
+        """Run it and return all rows, as the driver gives them."""
+        cursor = self._run(tx, values, lists)
+        found = cursor.fetchall()
+        cursor.close()
+        return list(found)
+
+    def change(self, tx: Tx, values: Values | None = None, **lists: Sequence[Any]) -> int:
+        """Run it and return how many rows it found."""
+        cursor = self._run(tx, values, lists)
+        count = int(cursor.rowcount)
+        cursor.close()
+        return count
+
+    def change_many(self, tx: Tx, many: Iterable[Values]) -> int:
+        """Run it for each set of values; return how many rows it found."""
+        text = self._text(tx, 0)
+        cursor = _cursor(tx)
+        cursor.executemany(text.sql, [text.arrange(values) for values in many])
+        count = int(cursor.rowcount)
+        cursor.close()
+        return count
+
+    def _run(self, tx: Tx, values: Values | None, lists: Mapping[str, Sequence[Any]]) -> Any:
+        width = _width(max(map(len, lists.values()), default=0))
+        text = self._text(tx, width)
+        given: dict[str, Any] = dict(values or {})
+        for name, items in lists.items():
+            last = items[-1] if items else None
+            for number in range(width):
+                given[f"{name}_{number}"] = items[number] if number < len(items) else last
+        cursor = _cursor(tx)
+        cursor.execute(text.sql, text.arrange(given))
+        return cursor
+
+    def _text(self, tx: Tx, width: int) -> "_Text":
+        key = (tx.dialect, width)
+        text = self._compiled.get(key)
+        if text is None:
+            compiled = self._build(Items(width)).compile(dialect=tx.conn.dialect)
+            assert isinstance(compiled, SQLCompiler)
+            text = self._compiled[key] = _Text(compiled)
+        return text
+
+
+class _Text:
+    """A compiled statement: its text, and in what order the driver wants the values."""
+
+    def __init__(self, compiled: SQLCompiler) -> None:
+        assert compiled.positiontup is not None  # both drivers take values by position
+        self.sql = compiled.string
+        self._constants = {name: bind.value for name, bind in compiled.binds.items()}
+        self._order = tuple(compiled.positiontup)
+
+    def arrange(self, values: Values) -> tuple[Any, ...]:
+        """Put values in the statement's order, each as a driver takes it."""
+        constants = self._constants
+        return tuple(
+            [_plain(values[name] if name in values else constants[name]) for name in self._order]
+        )
+
+
+def moment(value: Any) -> datetime | None:
+    """Read a time as the driver gives it."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    return value.replace(tzinfo=UTC)  # type: ignore[no-any-return]
+
+
+def _cursor(tx: Tx) -> Any:
+    return tx.conn.connection.cursor()
+
+
+def _width(length: int) -> int:
+    """Round a list's length up, so that few texts serve all lengths."""
+    return 1 << (length - 1).bit_length() if length > 1 else length
+
+
+def _plain(value: Any) -> Any:
+    """Write a time as text, which both databases read; leave the rest."""
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=None).isoformat(" ", "milliseconds")
+    return value

@@ -1,0 +1,143 @@
+"""The tables."""
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from edgeplane.store.types import Digest, Id, PayloadText, UtcDateTime, exact, name
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_INNODB: dict[str, Any] = {
+    "mysql_engine": "InnoDB",
+    "mariadb_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mariadb_charset": "utf8mb4",
+}
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("username", exact(64), nullable=False),
+    Column("password_hash", exact(255), nullable=False),
+    Column("role", exact(16), nullable=False),
+    Column("active", Boolean(create_constraint=False), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    UniqueConstraint("username"),
+    sqlite_autoincrement=True,
+    **_INNODB,
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("name", name(128), nullable=False),
+    Column("main_ip", exact(45), nullable=False),
+    Column("agent_port", Integer, nullable=False),
+    Column("enabled", Boolean(create_constraint=False), nullable=False),
+    Column("status", exact(16), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    UniqueConstraint("name"),
+    sqlite_autoincrement=True,
+    **_INNODB,
+)
+
+node_sub_ips = Table(
+    "node_sub_ips",
+    metadata,
+    Column("node_id", Id, ForeignKey("nodes.id", ondelete="CASCADE"), nullable=False),
+    Column("position", Integer, nullable=False),  # the order a person gave them in
+    Column("ip", exact(45), nullable=False),
+    Column("enabled", Boolean(create_constraint=False), nullable=False),
+    PrimaryKeyConstraint("node_id", "position"),
+    **_INNODB,
+)
+
+#: One row per node, made and deleted with it: who may act for the node, and when to look at it
+#: next. ``next_at`` is due time, back-off and end of a lease at once; NULL: nothing to do.
+node_mailboxes = Table(
+    "node_mailboxes",
+    metadata,
+    Column("node_id", Id, primary_key=True, autoincrement=False),
+    Column("next_at", UtcDateTime),
+    Column("owner", exact(64)),
+    Column("epoch", BigInteger, nullable=False),
+    Column("work_seq", BigInteger, nullable=False),
+    Column("unreachable_since", UtcDateTime),
+    # Equal to the claim's ORDER BY, or SKIP LOCKED starves the second claimer.
+    Index(None, "next_at", "node_id"),
+    Index(None, "owner"),
+    **_INNODB,
+)
+
+agent_tasks = Table(
+    "agent_tasks",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("node_id", Id, nullable=False),
+    Column("type", exact(32), nullable=False),
+    Column("payload", PayloadText, nullable=False),
+    Column("payload_digest", Digest, nullable=False),
+    Column("status", exact(16), nullable=False),
+    Column("lane", exact(16)),  # NULL once the task is final: it has left its lane
+    Column("outcome", exact(16)),
+    Column("last_error", Text),
+    Column("attempts", Integer, nullable=False),
+    Column("counted_attempts", Integer, nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("timeout_seconds", Integer, nullable=False),
+    Column("deadline_seconds", Integer, nullable=False),
+    Column("deadline_at", UtcDateTime, nullable=False),
+    Column("next_retry_at", UtcDateTime),
+    Column("request_id", exact(64), nullable=False),
+    Column("created_by", exact(64)),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("started_at", UtcDateTime),
+    Column("finished_at", UtcDateTime),
+    Column("updated_at", UtcDateTime, nullable=False),
+    UniqueConstraint("request_id"),
+    # Two indexes serve every list: a column that is not asked for is walked value by value.
+    Index(None, "type", "status", "id"),
+    Index(None, "node_id", "type", "status", "id"),
+    Index(None, "node_id", "lane", "id"),
+    sqlite_autoincrement=True,
+    **_INNODB,
+)
+
+#: Append-only: every attempt that ended, and how.
+task_attempts = Table(
+    "task_attempts",
+    metadata,
+    Column("task_id", Id, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("begun_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime, nullable=False),
+    Column("outcome", exact(16), nullable=False),
+    Column("message", Text, nullable=False),
+    PrimaryKeyConstraint("task_id", "number"),
+    **_INNODB,
+)

@@ -1,0 +1,435 @@
+"""Task rows: insert, look up, and write back what the rules decided."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Update,
+    and_,
+    bindparam,
+    case,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.mysql import insert as mysql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from edgeplane.model.tasks import (
+    Attempt,
+    NewTask,
+    Outcome,
+    Task,
+    TaskKind,
+    TaskStatus,
+    lane_of,
+)
+from edgeplane.store.prepared import Items, Prepared, moment
+from edgeplane.store.rows import agent_tasks, task_attempts
+from edgeplane.store.workers import Tx
+
+_T = agent_tasks.c
+_A = task_attempts.c
+_LAST_ATTEMPT = and_(_A.task_id == _T.id, _A.number == _T.attempts)
+_RESULT = case((_T.status == TaskStatus.SUCCESS.value, _A.message)).label("result")
+#: What every look at a task selects, in the order ``task_of`` reads; payload and result follow.
+FIELDS = (
+    _T.id,
+    _T.node_id,
+    _T.type,
+    _T.status,
+    _T.attempts,
+    _T.counted_attempts,
+    _T.run,
+    _T.max_attempts,
+    _T.timeout_seconds,
+    _T.deadline_seconds,
+    _T.deadline_at,
+    _T.request_id,
+    _T.outcome,
+    _T.next_retry_at,
+    _T.last_error,
+    _T.created_by,
+    _T.created_at,
+    _T.started_at,
+    _T.finished_at,
+    _T.updated_at,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a request id stands for in the table."""
+
+    task: Task
+    payload_digest: bytes
+
+
+def with_result(payload: ColumnElement[Any], *further: ColumnElement[Any]) -> Select[Any]:
+    """Select tasks with a payload, what their last attempt brought, and further columns."""
+    joined = agent_tasks.outerjoin(task_attempts, _LAST_ATTEMPT)
+    return select(*FIELDS, payload, _RESULT, *further).select_from(joined)
+
+
+_NEW = (
+    "node_id",
+    "type",
+    "payload",
+    "payload_digest",
+    "status",
+    "lane",
+    "attempts",
+    "counted_attempts",
+    "run",
+    "max_attempts",
+    "timeout_seconds",
+    "deadline_seconds",
+    "deadline_at",
+    "request_id",
+    "created_by",
+    "created_at",
+    "updated_at",
+)
+_INSERT = {
+    "sqlite": Prepared(
+        lambda _: (
+            sqlite_insert(agent_tasks)
+            .values(_named(_NEW))
+            .on_conflict_do_nothing(index_elements=["request_id"])
+        )
+    ),
+    "mysql": Prepared(
+        lambda _: (
+            mysql_insert(agent_tasks)
+            .values(_named(_NEW))
+            .on_duplicate_key_update(request_id=_T.request_id)
+        )
+    ),
+}
+_BY_REQUEST_ID = Prepared(
+    lambda items: with_result(_T.payload, _T.payload_digest).where(
+        _T.request_id.in_(items.named("requests"))
+    )
+)
+_IDS = Prepared(
+    lambda items: select(_T.request_id, _T.id).where(_T.request_id.in_(items.named("requests")))
+)
+_GET = Prepared(lambda _: with_result(_T.payload).where(_T.id == bindparam("task")))
+_FENCES = Prepared(
+    lambda items: select(_T.id, _T.status, _T.attempts).where(_T.id.in_(items.named("tasks")))
+)
+_PAYLOADS = Prepared(lambda items: select(_T.id, _T.payload).where(_T.id.in_(items.named("tasks"))))
+_HAS_OPEN = Prepared(
+    lambda _: select(_T.id).where(_T.node_id == bindparam("node"), _T.lane.is_not(None)).limit(1)
+)
+
+
+def insert_new(tx: Tx, tasks: Sequence[NewTask]) -> dict[str, Task]:
+    """Insert tasks, due at once; return those that are there now under their request ids.
+
+    One whose request id exists already is passed over, and not returned.
+    """
+    ordered = sorted(tasks, key=lambda task: task.request_id)
+    statement = _INSERT["sqlite" if tx.dialect == "sqlite" else "mysql"]
+    statement.change_many(tx, [_new_row(task, tx) for task in ordered])
+    rows = _IDS.rows(tx, requests=[task.request_id for task in ordered])
+    ids = {request_id: task_id for request_id, task_id in rows}
+    return {task.request_id: _fresh(task, ids[task.request_id], tx) for task in ordered}
+
+
+def by_request_id(tx: Tx, request_ids: Iterable[str]) -> dict[str, Stored]:
+    """Return the tasks that carry these request ids."""
+    wanted = sorted(request_ids)
+    rows = _BY_REQUEST_ID.rows(tx, requests=wanted) if wanted else []
+    found = [(task_of(row), bytes(row[len(FIELDS) + 2])) for row in rows]
+    return {task.request_id: Stored(task, digest) for task, digest in found}
+
+
+def get(tx: Tx, task_id: int) -> Task | None:
+    """Return a task, whole."""
+    rows = _GET.rows(tx, {"task": task_id})
+    return task_of(rows[0]) if rows else None
+
+
+def still_running(tx: Tx, fences: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Return those of these tasks (id, attempt) that still run under that very attempt."""
+    rows = _FENCES.rows(tx, tasks=sorted({task_id for task_id, _ in fences}))
+    running = {(row[0], row[2]) for row in rows if row[1] == TaskStatus.RUNNING.value}
+    return running.intersection(fences)
+
+
+def payloads(tx: Tx, task_ids: Sequence[int]) -> dict[int, str]:
+    """Return payloads by task id."""
+    if not task_ids:
+        return {}
+    return {row[0]: row[1] for row in _PAYLOADS.rows(tx, tasks=sorted(task_ids))}
+
+
+def has_open(tx: Tx, node_id: int) -> bool:
+    """Whether a node has a task that is not final."""
+    return bool(_HAS_OPEN.rows(tx, {"node": node_id}))
+
+
+_BEGUN = Prepared(
+    lambda items: (
+        update(agent_tasks)
+        .where(
+            _T.id.in_(items.named("tasks")),
+            or_(_T.status == TaskStatus.PENDING.value, _T.status == TaskStatus.FAILED.value),
+        )
+        .values(
+            status=TaskStatus.RUNNING.value,
+            attempts=_T.attempts + 1,
+            next_retry_at=None,
+            started_at=bindparam("now"),
+            updated_at=bindparam("now"),
+        )
+    )
+)
+_SUCCEEDED = Prepared(
+    lambda items: (
+        update(agent_tasks)
+        .where(_T.id.in_(items.named("tasks")), _T.status == TaskStatus.RUNNING.value)
+        .values(
+            status=TaskStatus.SUCCESS.value,
+            lane=None,
+            outcome=Outcome.SUCCEEDED.value,
+            last_error=None,
+            counted_attempts=_T.counted_attempts + 1,
+            finished_at=bindparam("now"),
+            updated_at=bindparam("now"),
+        )
+    )
+)
+_MOVABLE = (
+    "status",
+    "lane",
+    "outcome",
+    "last_error",
+    "attempts",
+    "counted_attempts",
+    "run",
+    "deadline_at",
+    "next_retry_at",
+    "started_at",
+    "finished_at",
+    "updated_at",
+)
+
+
+def _move(_: Items) -> Update:
+    return (
+        update(agent_tasks)
+        .where(
+            _T.id == bindparam("row_id"),
+            _T.attempts == bindparam("believed_attempts"),
+            _T.status == bindparam("believed_status"),
+        )
+        .values(_named(_MOVABLE))
+    )
+
+
+_MOVED = Prepared(_move)
+_WAITING_FOR_NODE = Prepared(
+    lambda items: (
+        update(agent_tasks)
+        .where(
+            _T.node_id.in_(items.named("nodes")),
+            _T.lane.is_not(None),
+            _T.status == TaskStatus.FAILED.value,
+            _T.outcome == Outcome.UNREACHABLE.value,
+        )
+        .values(next_retry_at=bindparam("due"), updated_at=bindparam("now"))
+    )
+)
+_ATTEMPT_COLUMNS = ("task_id", "number", "begun_at", "ended_at", "outcome", "message")
+_ATTEMPT = Prepared(lambda _: insert(task_attempts).values(_named(_ATTEMPT_COLUMNS)))
+
+
+def write_begun(tx: Tx, tasks: Sequence[Task]) -> None:
+    """Write that attempts began: the rows are held through their mailboxes."""
+    if tasks:
+        _BEGUN.change(tx, {"now": tx.now}, tasks=[task.id for task in tasks])
+
+
+def write_succeeded(tx: Tx, tasks: Sequence[Task]) -> None:
+    """Write many successes in one statement."""
+    if tasks:
+        _SUCCEEDED.change(tx, {"now": tx.now}, tasks=[task.id for task in tasks])
+
+
+def write_moved(tx: Tx, moves: Sequence[tuple[Task, Task]]) -> int:
+    """Write tasks moved by the rules, each only if it still stands where it was read.
+
+    Args:
+        tx: the transaction.
+        moves: pairs of a task as it was read and as it must be.
+
+    Returns:
+        How many rows were as believed; the others were left alone.
+
+    """
+    if not moves:
+        return 0
+    return _MOVED.change_many(
+        tx,
+        [
+            {
+                "row_id": before.id,
+                "believed_attempts": before.attempts,
+                "believed_status": before.status.value,
+                **_moved_values(after),
+            }
+            for before, after in moves
+        ],
+    )
+
+
+def pull_forward(tx: Tx, node_ids: Sequence[int]) -> None:
+    """Make due now what only waited because its node could not be reached."""
+    if node_ids:
+        _WAITING_FOR_NODE.change(tx, {"due": tx.now, "now": tx.now}, nodes=node_ids)
+
+
+def add_attempts(tx: Tx, attempts: Sequence[Attempt]) -> None:
+    """Append attempts that ended."""
+    if attempts:
+        _ATTEMPT.change_many(tx, [_attempt_row(attempt) for attempt in attempts])
+
+
+def attempts_of(tx: Tx, task_id: int) -> list[Attempt]:
+    """Return a task's attempts, oldest first."""
+    query = select(task_attempts).where(_A.task_id == task_id).order_by(_A.number)
+    return [
+        Attempt(
+            task_id=row.task_id,
+            number=row.number,
+            begun_at=row.begun_at,
+            ended_at=row.ended_at,
+            outcome=Outcome(row.outcome),
+            message=row.message,
+        )
+        for row in tx.conn.execute(query)
+    ]
+
+
+def _named(columns: Iterable[str]) -> dict[str, Any]:
+    """Name a parameter for each column; its own name would clash with SQLAlchemy's."""
+    return {column: bindparam(f"v_{column}") for column in columns}
+
+
+def _new_row(task: NewTask, tx: Tx) -> dict[str, Any]:
+    return {
+        "v_node_id": task.node_id,
+        "v_type": task.kind.value,
+        "v_payload": task.payload,
+        "v_payload_digest": task.payload_digest,
+        "v_status": TaskStatus.PENDING.value,
+        "v_lane": lane_of(task.kind).value,
+        "v_attempts": 0,
+        "v_counted_attempts": 0,
+        "v_run": 1,
+        "v_max_attempts": task.max_attempts,
+        "v_timeout_seconds": task.timeout_seconds,
+        "v_deadline_seconds": task.deadline_seconds,
+        "v_deadline_at": tx.now + timedelta(seconds=task.deadline_seconds),
+        "v_request_id": task.request_id,
+        "v_created_by": task.created_by,
+        "v_created_at": tx.now,
+        "v_updated_at": tx.now,
+    }
+
+
+def _fresh(task: NewTask, task_id: int, tx: Tx) -> Task:
+    """Return a task as it was inserted, without reading it back."""
+    return Task(
+        id=task_id,
+        node_id=task.node_id,
+        kind=task.kind,
+        payload=task.payload,
+        status=TaskStatus.PENDING,
+        attempts=0,
+        counted_attempts=0,
+        run=1,
+        max_attempts=task.max_attempts,
+        timeout_seconds=task.timeout_seconds,
+        deadline_seconds=task.deadline_seconds,
+        deadline_at=tx.now + timedelta(seconds=task.deadline_seconds),
+        request_id=task.request_id,
+        outcome=None,
+        next_retry_at=None,
+        last_error=None,
+        result=None,
+        created_by=task.created_by,
+        created_at=tx.now,
+        started_at=None,
+        finished_at=None,
+        updated_at=tx.now,
+    )
+
+
+def _moved_values(task: Task) -> dict[str, Any]:
+    return {
+        "v_status": task.status.value,
+        "v_lane": None if task.final else lane_of(task.kind).value,
+        "v_outcome": task.outcome.value if task.outcome else None,
+        "v_last_error": task.last_error,
+        "v_attempts": task.attempts,
+        "v_counted_attempts": task.counted_attempts,
+        "v_run": task.run,
+        "v_deadline_at": task.deadline_at,
+        "v_next_retry_at": task.next_retry_at,
+        "v_started_at": task.started_at,
+        "v_finished_at": task.finished_at,
+        "v_updated_at": task.updated_at,
+    }
+
+
+def _attempt_row(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "v_task_id": attempt.task_id,
+        "v_number": attempt.number,
+        "v_begun_at": attempt.begun_at,
+        "v_ended_at": attempt.ended_at,
+        "v_outcome": attempt.outcome.value,
+        "v_message": attempt.message,
+    }
+
+
+def task_of(row: Sequence[Any]) -> Task:
+    """Make a task of a row: ``FIELDS``, payload, result."""
+    return Task(
+        id=row[0],
+        node_id=row[1],
+        kind=TaskKind(row[2]),
+        status=TaskStatus(row[3]),
+        attempts=row[4],
+        counted_attempts=row[5],
+        run=row[6],
+        max_attempts=row[7],
+        timeout_seconds=row[8],
+        deadline_seconds=row[9],
+        deadline_at=_time(row[10]),
+        request_id=row[11],
+        outcome=Outcome(row[12]) if row[12] else None,
+        next_retry_at=moment(row[13]),
+        last_error=row[14],
+        created_by=row[15],
+        created_at=_time(row[16]),
+        started_at=moment(row[17]),
+        finished_at=moment(row[18]),
+        updated_at=_time(row[19]),
+        payload=row[20],
+        result=row[21],
+    )
+
+
+def _time(value: Any) -> datetime:
+    found = moment(value)
+    assert found is not None  # the column is NOT NULL
+    return found

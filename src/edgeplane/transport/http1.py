@@ -1,0 +1,138 @@
+"""One kept-alive HTTP/1.1 connection: one request at a time, a bounded answer.
+
+Parsing is httptools' (the parser of Node.js); chunked bodies, interim answers and ``Connection: close``
+are its business. What is ours: bounds, and telling "never sent" from "sent and not answered".
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import cast
+
+import httptools
+
+
+class ConnectionEnded(Exception):
+    """The peer ended the connection, or what it sent was no HTTP; ``answered``: some bytes had come."""
+
+    def __init__(self, message: str, *, answered: bool) -> None:
+        super().__init__(message)
+        self.answered = answered
+
+
+@dataclass(slots=True)
+class Answer:
+    """A complete HTTP answer."""
+
+    status: int = 0
+    body: bytes = b""
+    retry_after: str | None = None
+    keep_alive: bool = False
+
+
+@dataclass(slots=True)
+class _Reading:
+    """An answer while it comes in."""
+
+    future: "asyncio.Future[Answer]"
+    parts: list[bytes] = field(default_factory=list)
+    size: int = 0
+    started: bool = False
+    retry_after: str | None = None
+
+
+class Connection(asyncio.Protocol):
+    """A connection to one agent."""
+
+    def __init__(self, max_body: int) -> None:
+        self._max_body = max_body
+        self._transport: asyncio.Transport | None = None
+        self._reading: _Reading | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self.used = False  #: it has carried a request before
+
+    @property
+    def open(self) -> bool:
+        """Whether a request may be sent on it."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def send(self, message: bytes) -> "asyncio.Future[Answer]":
+        """Send a request; the future brings its answer or ConnectionEnded."""
+        assert self._transport is not None
+        assert self._reading is None
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._reading = _Reading(future)
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport.write(message)
+        return future
+
+    def abort(self) -> None:
+        """End it at once."""
+        self._reading = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; what nobody asked for ends the connection."""
+        if self._reading is None:
+            self.abort()
+            return
+        self._reading.started = True
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._end("answered with something that is not HTTP/1.1")
+
+    def eof_received(self) -> bool:
+        """Let an answer that ends with the connection end with it."""
+        reading = self._reading
+        if reading is not None and reading.started and self._parser.get_status_code():
+            self.on_message_complete()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever waits."""
+        self._end("connection reset" if exc else "connection closed before an answer")
+
+    # httptools' side
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep the one header that matters."""
+        if self._reading is not None and name.lower() == b"retry-after":
+            self._reading.retry_after = value.decode("latin-1")[:32]
+
+    def on_body(self, part: bytes) -> None:
+        """Collect the body up to its bound."""
+        reading = self._reading
+        if reading is None:
+            return
+        reading.size += len(part)
+        if reading.size > self._max_body:
+            self._end(f"answered with more than {self._max_body} bytes")
+            return
+        reading.parts.append(part)
+
+    def on_message_complete(self) -> None:
+        """Hand the answer over; interim answers (1xx) are passed over by status."""
+        reading = self._reading
+        status = self._parser.get_status_code()
+        if reading is None or status < 200:  # noqa: PLR2004
+            return
+        self._reading = None
+        self.used = True
+        if not reading.future.done():
+            keep_alive = self._parser.should_keep_alive()
+            body = b"".join(reading.parts)
+            reading.future.set_result(Answer(status, body, reading.retry_after, keep_alive))
+
+    def _end(self, why: str) -> None:
+        reading, self._reading = self._reading, None
+        if reading is not None and not reading.future.done():
+            reading.future.set_exception(ConnectionEnded(why, answered=reading.started))
+        if self._transport is not None:
+            self._transport.abort()

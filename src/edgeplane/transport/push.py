@@ -1,0 +1,182 @@
+"""Push: the control plane posts a task to the node's own address over a kept-alive connection.
+
+The address is built from an IP literal and a port; redirects are not followed and proxy variables are
+not read, so the bearer token goes nowhere else.
+"""
+
+import asyncio
+import os
+from collections import OrderedDict
+from ssl import SSLContext
+
+import msgspec
+
+from edgeplane.model.errors import AlreadyExists, WrongState
+from edgeplane.model.tasks import MAX_ERROR_BYTES
+from edgeplane.transport.base import (
+    Address,
+    Busy,
+    Refused,
+    Stale,
+    Unanswered,
+    Unreachable,
+)
+from edgeplane.transport.http1 import Answer, Connection, ConnectionEnded
+from edgeplane.wire import EXECUTE_PATH, MAX_REPLY_BYTES, Envelope, ExecuteReply, ExecuteRequest
+
+MAX_IDLE_CONNECTIONS = 16_000
+_OK = 200
+_TOO_MANY = 429
+_SERVER_ERROR = 500
+
+_encoder = msgspec.json.Encoder()
+_envelope_decoder = msgspec.json.Decoder(Envelope)
+_reply_decoder = msgspec.json.Decoder(ExecuteReply)
+
+
+class PushTransport:
+    """Delivers over HTTP/1.1, keeping connections open between tasks."""
+
+    def __init__(
+        self,
+        token: str,
+        *,
+        connect_seconds: float = 3.0,
+        tls: SSLContext | None = None,
+    ) -> None:
+        self._head = f"Authorization: Bearer {token}\r\n".encode("latin-1", "strict")
+        self._connect_seconds = connect_seconds
+        self._tls = tls
+        self._idle: OrderedDict[Address, list[Connection]] = OrderedDict()
+        self._idle_count = 0
+        self.connections_made = 0
+        self.requests_sent = 0
+
+    async def deliver(
+        self, address: Address, request: ExecuteRequest, seconds: float
+    ) -> ExecuteReply:
+        """Post a task; see ``AgentTransport``."""
+        body = _encoder.encode(request)
+        head = (
+            f"POST {EXECUTE_PATH} HTTP/1.1\r\nHost: {address}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        ).encode()
+        answer = await self._exchange(address, b"".join((head, self._head, b"\r\n", body)), seconds)
+        return _read(answer, request.request_id)
+
+    async def close(self) -> None:
+        """End all idle connections."""
+        while self._idle:
+            for connection in self._idle.popitem()[1]:
+                connection.abort()
+        self._idle_count = 0
+
+    async def _exchange(self, address: Address, message: bytes, seconds: float) -> Answer:
+        """Send on a kept connection or a new one.
+
+        A kept connection may have been closed by the agent in the same instant. As long as not a byte
+        of an answer came, a new connection is tried: the request id makes that harmless.
+        """
+        while (connection := self._take(address)) is not None:
+            try:
+                return await self._ask(address, connection, message, seconds)
+            except ConnectionEnded as ended:
+                if ended.answered:
+                    raise Unanswered(f"no answer from {address}: {ended}") from ended
+        connection = await self._connect(address)
+        try:
+            return await self._ask(address, connection, message, seconds)
+        except ConnectionEnded as ended:
+            raise Unanswered(f"no answer from {address}: {ended}") from ended
+
+    async def _ask(
+        self, address: Address, connection: Connection, message: bytes, seconds: float
+    ) -> Answer:
+        self.requests_sent += 1
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await connection.send(message)
+        except TimeoutError as error:
+            connection.abort()
+            why = f"no answer from {address} within {seconds:g} s: timed out"
+            raise Unanswered(why) from error
+        except asyncio.CancelledError:
+            connection.abort()
+            raise
+        if answer.keep_alive and connection.open:
+            self._keep(address, connection)
+        else:
+            connection.abort()
+        return answer
+
+    async def _connect(self, address: Address) -> Connection:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(MAX_REPLY_BYTES), address.ip, address.port, ssl=self._tls
+                )
+        except TimeoutError as error:
+            why = f"connect to {address}: timed out after {self._connect_seconds:g} s"
+            raise Unreachable(f"agent unreachable: {why}") from error
+        except OSError as error:
+            words = os.strerror(error.errno).lower() if error.errno else str(error)
+            raise Unreachable(f"agent unreachable: connect to {address}: {words}") from error
+        self.connections_made += 1
+        return connection
+
+    def _take(self, address: Address) -> Connection | None:
+        kept = self._idle.get(address)
+        while kept:
+            connection = kept.pop()
+            self._idle_count -= 1
+            if connection.open:
+                return connection
+        self._idle.pop(address, None)
+        return None
+
+    def _keep(self, address: Address, connection: Connection) -> None:
+        self._idle.setdefault(address, []).append(connection)
+        self._idle.move_to_end(address)
+        self._idle_count += 1
+        while self._idle_count > MAX_IDLE_CONNECTIONS:
+            _, oldest = self._idle.popitem(last=False)
+            self._idle_count -= len(oldest)
+            for stale in oldest:
+                stale.abort()
+
+
+def _read(answer: Answer, request_id: str) -> ExecuteReply:
+    """Make a reply of an answer, or say what kind of failure it is."""
+    if answer.status != _OK:
+        raise _failure(answer)
+    try:
+        outer = _envelope_decoder.decode(answer.body)
+        if outer.code != 0:
+            raise Refused(f"agent returned error code {outer.code}: {outer.message}")
+        reply = _reply_decoder.decode(outer.data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Unanswered(f"agent's answer is not understood: {error}") from error
+    if reply.request_id != request_id:
+        raise Unanswered(f"agent answered for another request: {reply.request_id[:64]}")
+    return reply
+
+
+def _failure(answer: Answer) -> Busy | Stale | Refused:
+    text = answer.body[:MAX_ERROR_BYTES].decode("utf-8", "replace")
+    code = 0
+    try:
+        outer = _envelope_decoder.decode(answer.body)
+        code, text = outer.code, outer.message
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        pass  # not our envelope: its text is all there is
+    words = f"agent returned status {answer.status}: {text}"
+    if answer.status == _TOO_MANY or answer.status >= _SERVER_ERROR:
+        return Busy(words, _seconds(answer.retry_after))
+    if answer.status == WrongState.status and code == WrongState.code != AlreadyExists.code:
+        return Stale(words)
+    return Refused(words)
+
+
+def _seconds(written: str | None) -> float | None:
+    return float(written) if written and written.isascii() and written.isdigit() else None

@@ -1,0 +1,231 @@
+"""What a control plane can rely on, asked of a real agent through a socket."""
+
+import re
+import socket
+import stat
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+EXECUTE = "/agent/v1/tasks/execute"
+HEALTH = "/agent/v1/health"
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "message"),
+    [
+        ("apply_config", "cmdb_apply_config_{}.json", "Config applied and saved to {}"),
+        ("reload", "cmdb_reload_{}.txt", "Reload completed and logged to {}"),
+        ("purge_cache", "cmdb_purge_cache_{}.json", "Cache purged and saved to {}"),
+    ],
+)
+def test_each_kind_is_carried_out_and_told(agent, kind, file, message):
+    """Status 200, code 0, the documented message, file and log line."""
+    path = agent.files / file.format(f"do-{kind}")
+    status, answer = agent.execute(f"do-{kind}", kind)
+    assert status == 200
+    assert answer == {
+        "code": 0,
+        "message": "success",
+        "data": {
+            "requestId": f"do-{kind}",
+            "status": "success",
+            "message": message.format(path),
+        },
+    }
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    agent.logged(f"[SUCCESS] Task do-{kind} ({kind}) completed: {message.format(path)}\n")
+
+
+def test_a_payload_arrives_with_its_order_and_its_numbers(agent):
+    """Neither keys nor digits are touched; the layout is two spaces deep."""
+    payload = '{"vhost":"example.com","upstream":["192.168.1.1:80"],"big":1180591620717411303424}'
+    agent.execute("layout", payload=payload)
+    assert (agent.files / "cmdb_apply_config_layout.json").read_text() == (
+        '{\n  "vhost": "example.com",\n  "upstream": [\n    "192.168.1.1:80"\n  ],\n'
+        '  "big": 1180591620717411303424\n}'
+    )
+
+
+def test_a_payload_may_be_absent(agent):
+    """Then it is an empty object."""
+    status, _, answer = agent.call("POST", EXECUTE, '{"requestId":"bare","type":"apply_config"}')
+    assert (status, answer["data"]["status"]) == (200, "success")
+    assert (agent.files / "cmdb_apply_config_bare.json").read_text() == "{}"
+
+
+def test_a_repeated_request_is_answered_without_being_done_again(agent):
+    """The file is not touched, and the log says why."""
+    first = agent.execute("again")
+    before = (agent.files / "cmdb_apply_config_again.json").stat()
+    assert agent.execute("again", attempt=2) == first
+    after = (agent.files / "cmdb_apply_config_again.json").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    agent.logged("[IDEMPOTENT] Request again already processed, returning cached result\n")
+
+
+def test_duplicates_at_the_same_time_make_one_effect(agent):
+    """Everyone gets the same answer; the task is carried out once."""
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: agent.execute("many"), range(40)))
+    assert all(answer == answers[0] for answer in answers)
+    assert agent.err.count("[SUCCESS] Task many ") == 1
+
+
+def test_a_known_id_with_another_payload_or_type_is_refused(agent):
+    """409, and what was done stays done."""
+    agent.execute("bound")
+    for other in ({"payload": '{"a":2}'}, {"kind": "purge_cache"}):
+        status, answer = agent.execute("bound", **other)
+        assert (status, answer["code"], answer["data"]) == (409, 3002, None)
+        assert "bound" in answer["message"]
+    assert (agent.files / "cmdb_apply_config_bound.json").read_text() == '{\n  "a": 1\n}'
+
+
+def test_a_failure_is_kept_until_a_higher_attempt(agent):
+    """What stands in the way is named; once it is gone a new attempt succeeds."""
+    obstacle = agent.files / "cmdb_apply_config_blocked.json"
+    obstacle.mkdir()
+    failure = f"failed to write file: {obstacle}: Is a directory"
+    for _ in range(2):
+        status, answer = agent.execute("blocked", attempt=1)
+        assert (status, answer["code"]) == (200, 0)
+        assert answer["data"] == {"requestId": "blocked", "status": "failed", "message": failure}
+    agent.logged(f"[ERROR] Task blocked (apply_config) failed: {failure}\n")
+    obstacle.rmdir()
+    assert agent.execute("blocked", attempt=1)[1]["data"]["status"] == "failed"
+    assert agent.execute("blocked", attempt=2)[1]["data"]["status"] == "success"
+    assert obstacle.is_file()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "token", "status", "code"),
+    [
+        ("POST", EXECUTE, None, 401, 1001),
+        ("POST", EXECUTE, "wrong", 401, 1001),
+        ("GET", HEALTH, None, 401, 1001),
+        ("GET", EXECUTE, ..., 405, 2003),
+        ("POST", HEALTH, ..., 405, 2003),
+        ("GET", "/", ..., 404, 3001),
+        ("POST", EXECUTE + "/", ..., 404, 3001),
+    ],
+)
+def test_every_refusal_is_an_envelope(agent, method, path, token, status, code):
+    """Whichever door was tried."""
+    shown = agent.token if token is ... else token
+    got, _, answer = agent.call(method, path, "{}" if method == "POST" else None, token=shown)
+    assert (got, answer["code"], answer["data"]) == (status, code, None)
+    assert set(answer) == {"code", "message", "data"}
+    assert answer["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "field"),
+    [
+        ("not json", 400, 2002, "body"),
+        ('{"type":"reload"}', 400, 2001, "requestId"),
+        ('{"requestId":"a"}', 400, 2001, "type"),
+        ('{"requestId":"","type":"reload"}', 400, 2001, "requestId"),
+        ('{"requestId":"a","type":"reboot"}', 400, 2002, "type"),
+        ('{"requestId":"../a","type":"reload"}', 400, 2002, "requestId"),
+        ('{"requestId":"a","type":"reload","payload":[]}', 400, 2002, "payload"),
+        ('{"requestId":"a","type":"reload","other":1}', 400, 2002, "other"),
+        ('{"requestId":"a","type":"reload","attempt":0}', 400, 2003, "attempt"),
+        ('{"requestId":"a","type":"reload","timeoutSeconds":9999}', 400, 2003, "timeoutSeconds"),
+        (b'{"requestId":"a","type":"reload","payload":{"k":"\xff"}}', 400, 2002, "body"),
+        (
+            '{"requestId":"a","type":"reload","payload":' + '{"a":' * 20000 + "1" + "}" * 20001,
+            400,
+            2002,
+            "payload",
+        ),
+        (b" " * (2 << 20), 413, 2003, "body"),
+    ],
+)
+def test_a_bad_request_is_refused_by_field_and_leaves_nothing(agent, body, status, code, field):
+    """The next request is served as if it had not been."""
+    before = sorted(agent.files.iterdir())
+    got, _, answer = agent.call("POST", EXECUTE, body)
+    assert (got, answer["code"]) == (status, code)
+    assert answer["message"].startswith(f"{field}: ")
+    assert sorted(agent.files.iterdir()) == before
+    assert agent.call("GET", HEALTH)[0] == 200
+
+
+def test_a_stale_epoch_is_refused(agent):
+    """An owner that lost the node can do nothing more there."""
+    assert agent.execute("epoch-1", epoch=7)[0] == 200
+    status, answer = agent.execute("epoch-2", epoch=6)
+    assert (status, answer["code"]) == (409, 3003)
+    assert answer["message"] == "stale epoch 6: this agent follows 7"
+    assert not (agent.files / "cmdb_apply_config_epoch-2.json").exists()
+
+
+def test_a_symlink_in_the_files_place_leads_nowhere(agent, tmp_path):
+    """It is replaced; its target is not written."""
+    target = tmp_path / "target"
+    link = agent.files / "cmdb_apply_config_link.json"
+    link.symlink_to(target)
+    assert agent.execute("link")[1]["data"]["status"] == "success"
+    assert not target.exists()
+    assert not link.is_symlink()
+
+
+def test_nothing_a_client_sends_forges_a_log_line(agent):
+    """Every line of the log begins the way lines do, and none tells of the forged task."""
+    forged = "x\\n2026-01-01T00:00:00.000Z INFO [SUCCESS] Task forged (reload) completed: yes"
+    for body in (
+        f'{{"requestId":"{forged}","type":"reload"}}',
+        f'{{"requestId":"a","type":"{forged}"}}',
+        f'{{"requestId":"a","type":"reload","{forged}":1}}',
+    ):
+        assert agent.call("POST", EXECUTE, body)[0] == 400
+    agent.execute("after-forgery", payload='{"a":"\\n[SUCCESS] Task forged"}')
+    agent.logged("[SUCCESS] Task after-forgery ")
+    assert "forged" not in agent.err
+    line = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (INFO|ERROR) \[[A-Z]+\] ")
+    assert all(line.match(text) for text in agent.err.splitlines())
+
+
+def test_a_connection_is_kept_and_what_is_no_http_is_refused_on_it(agent):
+    """One socket, two requests, then nonsense."""
+    with socket.create_connection(("127.0.0.1", agent.port), timeout=20) as connection:
+        file = connection.makefile("rb")
+        for _ in range(2):
+            head = (
+                f"GET {HEALTH} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {agent.token}\r\n\r\n"
+            )
+            connection.sendall(head.encode())
+            assert file.readline() == b"HTTP/1.1 200 OK\r\n"
+            length = next(int(row[15:]) for row in file if row.startswith(b"content-length:"))
+            while file.readline() != b"\r\n":
+                pass
+            assert file.read(length).startswith(b'{"code":0,')
+        connection.sendall(b"nonsense\r\n\r\n")
+        assert file.readline() == b"HTTP/1.1 400 Bad Request\r\n"
+        assert b'{"code":2002,' in file.read()
+
+
+def test_health_tells_how_the_agent_is(agent):
+    """Version, uptime, journal, executor, and what is running."""
+    before = agent.call("GET", HEALTH)[2]["data"]
+    agent.execute("one-more")
+    after = agent.call("GET", HEALTH)[2]["data"]
+    assert set(after) == {
+        "version",
+        "uptimeSeconds",
+        "journalEntries",
+        "journalBytes",
+        "executor",
+        "running",
+    }
+    assert after["journalEntries"] == before["journalEntries"] + 1
+    assert after["journalBytes"] > 0
+    assert after["uptimeSeconds"] > before["uptimeSeconds"]
+    assert (after["executor"], after["running"]) == ("simulated", [])
+
+
+def test_the_token_is_nowhere_to_be_read(agent):
+    """Neither in what it prints nor in what it logs."""
+    agent.call("GET", HEALTH)
+    assert agent.token not in agent.out + agent.err

@@ -1,0 +1,116 @@
+"""An agent killed anywhere makes each effect once: tried at every crash point, and with kill -9."""
+
+import http.client
+import signal
+
+import pytest
+
+from edgeplane.observe.crashpoints import AGENT_POINTS
+
+#: Where the effect is there when the process dies.
+VISIBLE = {
+    "agent.before_begin": False,
+    "agent.after_begin": False,
+    "agent.draft_written": False,
+    "agent.after_effect": True,
+    "agent.before_done": True,
+    "agent.after_done": True,
+    "agent.after_answer": True,
+}
+#: Where its ending is on record.
+DONE = {"agent.after_done", "agent.after_answer"}
+KINDS = {
+    "apply_config": "cmdb_apply_config_r1.json",
+    "reload": "cmdb_reload_r1.txt",
+    "purge_cache": "cmdb_purge_cache_r1.json",
+}
+
+
+def _seen(file):
+    status = file.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+
+
+def test_every_crash_point_has_its_case():
+    """A new point without an expectation fails here."""
+    assert set(VISIBLE) == set(AGENT_POINTS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("point", AGENT_POINTS)
+def test_a_crash_anywhere_leaves_one_effect(launch, point, kind):
+    """Asked again after the restart the task has succeeded, made once, with no draft left."""
+    dying = launch(EDGEPLANE_CRASH_AT=point)
+    file = dying.files / KINDS[kind]
+    if point == "agent.after_answer":
+        assert dying.execute("r1", kind)[1]["data"]["status"] == "success"
+    else:
+        with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+            dying.execute("r1", kind)
+    assert dying.exit_code() == -signal.SIGKILL
+    assert file.exists() is VISIBLE[point]
+    before = _seen(file) if VISIBLE[point] else None
+
+    agent = launch()
+    status, answer = agent.execute("r1", kind)
+    assert (status, answer["data"]["status"]) == (200, "success")
+    assert answer["data"]["message"].endswith(str(file))
+    assert before in (None, _seen(file))
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    line = "[IDEMPOTENT] Request r1" if point in DONE else f"[SUCCESS] Task r1 ({kind})"
+    agent.logged(line)
+
+    made = _seen(file)
+    assert agent.execute("r1", kind, attempt=2) == (status, answer)
+    assert _seen(file) == made
+
+
+def test_a_success_is_remembered_across_kill_9(launch):
+    """The file is not touched again, though the process that wrote it is long gone."""
+    first = launch()
+    said = first.execute("kept")
+    file = first.files / "cmdb_apply_config_kept.json"
+    made = _seen(file)
+    first.kill()
+    second = launch()
+    assert second.execute("kept") == said
+    assert _seen(file) == made
+    second.logged("[IDEMPOTENT] Request kept already processed, returning cached result\n")
+    assert "[SUCCESS]" not in second.err
+
+
+def test_a_failure_is_remembered_across_kill_9_until_a_higher_attempt(launch):
+    """The same attempt is answered from the journal, the next one runs."""
+    first = launch()
+    obstacle = first.files / "cmdb_reload_r1.txt"
+    obstacle.mkdir()
+    said = first.execute("r1", "reload")
+    assert said[1]["data"]["status"] == "failed"
+    first.kill()
+    obstacle.rmdir()
+    second = launch()
+    assert second.execute("r1", "reload") == said
+    assert second.execute("r1", "reload", attempt=2)[1]["data"]["status"] == "success"
+
+
+def test_the_highest_epoch_is_remembered_across_kill_9(launch):
+    """A zombie that comes back after the restart is refused."""
+    first = launch()
+    assert first.execute("a", epoch=9)[0] == 200
+    first.kill()
+    status, answer = launch().execute("b", epoch=8)
+    assert (status, answer["code"]) == (409, 3003)
+
+
+def test_a_crash_in_a_crowd_loses_nothing_that_was_answered(launch):
+    """Of many tasks, those answered before the crash are answered the same after it."""
+    dying = launch(EDGEPLANE_CRASH_AT="agent.after_effect:20")
+    told = {}
+    for number in range(19):
+        told[f"r{number}"] = dying.execute(f"r{number}")
+    with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+        dying.execute("r19")
+    seen = {name: _seen(dying.files / f"cmdb_apply_config_{name}.json") for name in told}
+    agent = launch()
+    assert {name: agent.execute(name) for name in told} == told
+    assert {name: _seen(dying.files / f"cmdb_apply_config_{name}.json") for name in told} == seen

@@ -1,0 +1,406 @@
+"""The rules of execution, with an executor that does what the test says."""
+
+import asyncio
+import logging
+import sqlite3
+import threading
+
+import msgspec
+import pytest
+
+from edgeplane.agent.executions import Executions
+from edgeplane.agent.executors.base import Outcome
+from edgeplane.agent.journal import Journal
+from edgeplane.agent.journal_file import open_journal
+from edgeplane.model.errors import AlreadyExists, DatabaseError, Internal, TooMany, WrongState
+from edgeplane.model.tasks import MAX_ERROR_BYTES
+from edgeplane.wire import ExecuteReply, ExecuteRequest
+
+WAIT = 10
+
+
+class ScriptedExecutor:
+    """Returns the outcomes it was given, in order; stays in its gate while that is closed."""
+
+    name = "scripted"
+
+    def __init__(self):
+        self.outcomes = []
+        self.recovered = None
+        self.executed = []
+        self.asked_to_recover = []
+        self.effects = []
+        self.entered = threading.Semaphore(0)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.after_permit = threading.Event()
+        self.after_permit.set()
+
+    def execute(self, request, permit):
+        """Make the effect, once let through and permitted."""
+        self.executed.append((request.request_id, request.attempt))
+        self.entered.release()
+        assert self.gate.wait(WAIT)
+        if not permit.take():
+            return Outcome("failed", "abandoned")
+        self.entered.release()
+        assert self.after_permit.wait(WAIT)
+        self.effects.append(request.request_id)
+        outcome = self.outcomes.pop(0) if self.outcomes else Outcome("success", "made")
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def recover(self, request):
+        """Say what the test says."""
+        self.asked_to_recover.append(request.request_id)
+        return self.recovered
+
+    def close(self):
+        """Hold nothing."""
+
+
+@pytest.fixture
+def executor():
+    """Make an executor; let it go at the end, whatever happened."""
+    made = ScriptedExecutor()
+    yield made
+    made.gate.set()
+    made.after_permit.set()
+
+
+@pytest.fixture
+async def start(tmp_path, executor):
+    """Return a function that starts executions on the same journal, as a process would."""
+    started = []
+
+    def begin(**options):
+        file = open_journal(tmp_path / "journal.db")
+        journal = Journal(file)
+        executions = Executions(journal, executor, **options)
+        started.append((executions, journal))
+        return executions
+
+    yield begin
+    executor.gate.set()
+    executor.after_permit.set()
+    for executions, journal in started:
+        await executions.close(WAIT)
+        await journal.close()
+
+
+def _request(request_id="r1", payload=b"{}", kind="reload", **more):
+    return ExecuteRequest(request_id, kind, msgspec.Raw(payload), **more)
+
+
+async def _entered(executor):
+    assert await asyncio.to_thread(executor.entered.acquire, timeout=WAIT)
+
+
+async def _stop(executions):
+    await executions.close(WAIT)
+    await executions._journal.close()
+
+
+async def test_a_success_is_answered_from_the_journal_for_ever(start, executor, caplog):
+    """Also after a restart and under a higher attempt; the log says so in the agreed words."""
+    caplog.set_level(logging.INFO)
+    first = start()
+    reply = await first.execute(_request())
+    assert (reply.request_id, reply.status, reply.message) == ("r1", "success", "made")
+    assert await first.execute(_request(attempt=2)) == reply
+    await _stop(first)
+    assert await start().execute(_request(attempt=3)) == reply
+    assert executor.executed == [("r1", 1)]
+    assert caplog.messages == [
+        "[SUCCESS] Task r1 (reload) completed: made",
+        "[IDEMPOTENT] Request r1 already processed, returning cached result",
+        "[IDEMPOTENT] Request r1 already processed, returning cached result",
+    ]
+
+
+async def test_a_failure_is_answered_until_a_higher_attempt_runs_it_again(start, executor, caplog):
+    """The same attempt gets the same answer, the next one a run of its own."""
+    caplog.set_level(logging.INFO)
+    executor.outcomes = [Outcome("failed", "no room"), Outcome("success", "made")]
+    executions = start()
+    failed = await executions.execute(_request(attempt=1))
+    assert (failed.status, failed.message) == ("failed", "no room")
+    assert await executions.execute(_request(attempt=1)) == failed
+    assert (await executions.execute(_request(attempt=2))).status == "success"
+    assert executor.executed == [("r1", 1), ("r1", 2)]
+    assert executor.asked_to_recover == []
+    assert caplog.messages == [
+        "[ERROR] Task r1 (reload) failed: no room",
+        "[IDEMPOTENT] Request r1 already processed, returning cached result",
+        "[SUCCESS] Task r1 (reload) completed: made",
+    ]
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+async def test_what_runs_is_joined_whatever_the_attempt(start, executor, attempt):
+    """One execution answers everyone who asked meanwhile, and that attempt is done with."""
+    executor.gate.clear()
+    executor.outcomes = [Outcome("failed", "no")]
+    executions = start()
+    first = asyncio.create_task(executions.execute(_request()))
+    await _entered(executor)
+    assert executions.running == ["r1"]
+    more = [asyncio.create_task(executions.execute(_request(attempt=attempt))) for _ in range(5)]
+    await asyncio.sleep(0)
+    executor.gate.set()
+    replies = await asyncio.gather(first, *more)
+    assert {reply.message for reply in replies} == {"no"}
+    assert executions.running == []
+    assert (await executions.execute(_request(attempt=attempt))).message == "no"
+    assert len(executor.executed) == 1
+
+
+async def test_duplicates_that_arrive_together_start_one_execution(start, executor):
+    """Nobody has to be first."""
+    executions = start()
+    replies = await asyncio.gather(*(executions.execute(_request()) for _ in range(50)))
+    assert len(replies) == 50
+    assert executor.executed == [("r1", 1)]
+
+
+async def test_a_caller_that_goes_away_changes_nothing(start, executor):
+    """The execution goes on and is answered from the journal later."""
+    executor.gate.clear()
+    executions = start()
+    caller = asyncio.create_task(executions.execute(_request()))
+    await _entered(executor)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    executor.gate.set()
+    assert (await executions.execute(_request())).status == "success"
+    assert len(executor.executed) == 1
+
+
+@pytest.mark.parametrize("other", [{"payload": b'{"a":1}'}, {"kind": "apply_config"}])
+async def test_an_id_with_another_type_or_payload_is_refused(start, executor, other):
+    """While it runs, when it is done, and when both arrive together."""
+    executor.gate.clear()
+    executions = start()
+    running = asyncio.create_task(executions.execute(_request()))
+    await _entered(executor)
+    with pytest.raises(AlreadyExists, match="r1 was used for another type or payload"):
+        await executions.execute(_request(**other))
+    executor.gate.set()
+    await running
+    with pytest.raises(AlreadyExists):
+        await executions.execute(_request(**other))
+    asks = [executions.execute(_request(**other)), executions.execute(_request())]
+    wrong, right = await asyncio.gather(*asks, return_exceptions=True)
+    assert isinstance(wrong, AlreadyExists)
+    assert isinstance(right, ExecuteReply)
+    assert right.status == "success"
+
+
+async def test_white_space_in_a_payload_makes_no_difference_the_order_of_keys_does(start):
+    """An id is bound to the tokens."""
+    executions = start()
+    await executions.execute(_request(payload=b'{"a":1,"b":2}'))
+    await executions.execute(_request(payload=b'{ "a": 1,\n"b": 2 }'))
+    with pytest.raises(AlreadyExists):
+        await executions.execute(_request(payload=b'{"b":2,"a":1}'))
+
+
+async def test_an_interrupted_request_whose_effect_was_made_is_not_done_again(start, executor):
+    """The executor recognises its effect; that is the outcome."""
+    executor.gate.clear()
+    before = start()
+    caller = asyncio.create_task(before.execute(_request()))
+    await _entered(executor)
+    await before.close(0)
+    with pytest.raises(Internal, match="stopping"):
+        await caller
+    assert before.stuck
+    await before._journal.close()
+    executor.recovered = Outcome("success", "was made")
+    after = start()
+    assert (await after.execute(_request())).message == "was made"
+    assert executor.asked_to_recover == ["r1"]
+    assert executor.executed == [("r1", 1)]
+
+
+async def test_an_interrupted_request_without_its_effect_is_executed(start, executor):
+    """And what the dead run was given up over never appears."""
+    executor.gate.clear()
+    before = start()
+    caller = asyncio.create_task(before.execute(_request()))
+    await _entered(executor)
+    await before.close(0)
+    await asyncio.wait((caller,))
+    assert isinstance(caller.exception(), Internal)
+    await before._journal.close()
+    executor.gate.set()
+    assert (await start().execute(_request())).message == "made"
+    assert executor.executed == [("r1", 1), ("r1", 1)]
+    assert executor.effects == ["r1"]
+
+
+async def test_an_older_epoch_is_refused_also_after_a_restart(start, executor):
+    """Whoever lost the node cannot act on it, not even to join or to read an answer."""
+    first = start()
+    await first.execute(_request(epoch=5))
+    with pytest.raises(WrongState, match="stale epoch 4: this agent follows 5"):
+        await first.execute(_request("r2", epoch=4))
+    await first.execute(_request("r2"))
+    await _stop(first)
+    second = start()
+    with pytest.raises(WrongState):
+        await second.execute(_request(epoch=4))
+    await second.execute(_request(epoch=5))
+    assert executor.executed == [("r1", 1), ("r2", 1)]
+
+
+async def test_a_higher_epoch_counts_also_when_its_request_is_only_joined(start, executor):
+    """It is on disk before the answer."""
+    executor.gate.clear()
+    first = start()
+    running = asyncio.create_task(first.execute(_request(epoch=1)))
+    await _entered(executor)
+    joined = asyncio.create_task(first.execute(_request(epoch=2)))
+    await asyncio.sleep(0)
+    executor.gate.set()
+    await asyncio.gather(running, joined)
+    await _stop(first)
+    with pytest.raises(WrongState, match="follows 2"):
+        await start().execute(_request(epoch=1))
+
+
+@pytest.fixture
+def time_is_up(monkeypatch, executor):
+    """Return a function: a limit of 3 s passes once the executor has got to so many places."""
+    original = asyncio.wait
+    passed = asyncio.Event()
+
+    def after(places):
+        async def wait(futures, **named):
+            if named.get("timeout") != 3:
+                return await original(futures, **named)
+            for _ in range(places):
+                await _entered(executor)
+            passed.set()
+            return await original(futures, timeout=0)
+
+        monkeypatch.setattr(asyncio, "wait", wait)
+        return passed
+
+    return after
+
+
+async def test_a_run_over_its_time_has_failed_and_its_effect_never_appears(
+    start, executor, time_is_up
+):
+    """The abandoned thread finds its permit gone; the failure is on record."""
+    executor.gate.clear()
+    executions = start()
+    time_is_up(1)
+    reply = await executions.execute(_request(timeout_seconds=3))
+    assert (reply.status, reply.message) == ("failed", "timed out after 3 s")
+    assert executions.stuck
+    executor.gate.set()
+    assert (await executions.execute(_request())).message == reply.message
+    await executions.close(WAIT)
+    executions._pool.shutdown(wait=True)
+    assert executor.effects == []
+
+
+async def test_an_effect_under_way_is_waited_for_past_the_limit(start, executor, time_is_up):
+    """Nothing else could be told truly."""
+    executor.after_permit.clear()
+    executions = start()
+    passed = time_is_up(2)
+    caller = asyncio.create_task(executions.execute(_request(timeout_seconds=3)))
+    await passed.wait()
+    assert executions.running == ["r1"]
+    executor.after_permit.set()
+    assert (await caller).status == "success"
+    assert executor.effects == ["r1"]
+
+
+async def test_an_executor_that_breaks_has_failed(start, executor, caplog):
+    """The reason is in the log, not in the message."""
+    executor.outcomes = [RuntimeError("secret inside")]
+    reply = await start().execute(_request())
+    assert reply.status == "failed"
+    assert "secret" not in reply.message
+    assert "secret inside" in caplog.text
+
+
+async def test_a_message_is_bounded_in_answer_and_journal(start, executor):
+    """What is told again is what was told."""
+    executor.outcomes = [Outcome("failed", "x" * 100_000)]
+    executions = start()
+    reply = await executions.execute(_request())
+    assert len(reply.message.encode()) <= MAX_ERROR_BYTES
+    assert "cut, 100000 bytes in all" in reply.message
+    assert (await executions.execute(_request())).message == reply.message
+
+
+async def test_without_a_journaled_begin_nothing_is_executed(start, executor, monkeypatch):
+    """A full disk refuses the request, and the next one may go through."""
+    executions = start()
+    with monkeypatch.context() as patched:
+        patched.setattr(executions._journal._file, "commit", _disk_full)
+        with pytest.raises(DatabaseError, match="journal cannot be written"):
+            await executions.execute(_request())
+    assert executor.executed == []
+    assert (await executions.execute(_request())).status == "success"
+
+
+async def test_an_effect_whose_ending_cannot_be_journaled_is_found_again(
+    start, executor, monkeypatch
+):
+    """Nobody is told of a success that is not on record; asked again, it is recognised."""
+    executor.gate.clear()
+    executor.recovered = Outcome("success", "was made")
+    executions = start()
+    caller = asyncio.create_task(executions.execute(_request()))
+    await _entered(executor)
+    with monkeypatch.context() as patched:
+        patched.setattr(executions._journal._file, "commit", _disk_full)
+        executor.gate.set()
+        with pytest.raises(DatabaseError):
+            await caller
+    assert (await executions.execute(_request())).message == "was made"
+    assert executor.effects == ["r1"]
+
+
+def _disk_full():
+    raise sqlite3.OperationalError("database or disk is full")
+
+
+async def test_one_too_many_is_told_to_come_back(start, executor):
+    """The bound refuses new requests; those that run may be joined all the same."""
+    executor.gate.clear()
+    executions = start(limit=2)
+    running = [asyncio.create_task(executions.execute(_request(name))) for name in ("a", "b")]
+    await _entered(executor)
+    await _entered(executor)
+    with pytest.raises(TooMany) as refused:
+        await executions.execute(_request("c"))
+    assert refused.value.retry_after == 1
+    joined = asyncio.create_task(executions.execute(_request("a")))
+    await asyncio.sleep(0)
+    executor.gate.set()
+    assert {reply.status for reply in await asyncio.gather(*running, joined)} == {"success"}
+
+
+async def test_stopping_lets_what_runs_finish_and_takes_nothing_more(start, executor):
+    """A run in time is answered; a new request is told to ask again."""
+    executor.gate.clear()
+    executions = start()
+    caller = asyncio.create_task(executions.execute(_request()))
+    await _entered(executor)
+    closing = asyncio.create_task(executions.close(WAIT))
+    await asyncio.sleep(0)
+    with pytest.raises(Internal, match="stopping"):
+        await executions.execute(_request("r2"))
+    executor.gate.set()
+    assert (await caller).status == "success"
+    await closing
+    assert not executions.stuck

@@ -1,0 +1,348 @@
+"""The journal on disk: what it knows of a request, and what it refuses to open."""
+
+import sqlite3
+import stat
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from edgeplane.agent import journal_file
+from edgeplane.agent.journal_file import (
+    KEPT_SECONDS,
+    Asked,
+    JournalError,
+    JournalFile,
+    Standing,
+    open_journal,
+)
+
+
+def _asked(request_id="r1", attempt=1, digest=b"d", kind="reload", epoch=None):
+    return Asked(request_id=request_id, kind=kind, digest=digest, attempt=attempt, epoch=epoch)
+
+
+def _begin(file, *args, **named):
+    file.start()
+    found = file.begin(_asked(*args, **named))
+    file.commit()
+    return found
+
+
+def _finish(file, request_id="r1", attempt=1, status="success", message="done"):
+    file.start()
+    file.finish(request_id, attempt, status, message)
+    file.commit()
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Where the journal lies."""
+    return tmp_path / "journal.db"
+
+
+@pytest.fixture
+def file(path):
+    """Open a journal."""
+    opened = open_journal(path)
+    yield opened
+    opened.close()
+
+
+def test_a_first_request_is_new_and_a_second_interrupted_until_it_is_finished(file):
+    """Begun without an ending reads as interrupted."""
+    assert _begin(file).standing is Standing.NEW
+    assert _begin(file).standing is Standing.INTERRUPTED
+    assert file.entries == 1
+
+
+def test_what_succeeded_is_answered_under_every_attempt(file):
+    """Success is final, however high the attempt."""
+    _begin(file)
+    _finish(file, message="said")
+    found = _begin(file, attempt=9)
+    assert (found.standing, found.status, found.message) == (Standing.ANSWERED, "success", "said")
+
+
+def test_what_failed_begins_again_under_a_higher_attempt_only(file):
+    """The same attempt is answered, the next runs and is no interruption."""
+    _begin(file, attempt=2)
+    _finish(file, attempt=2, status="failed")
+    assert _begin(file, attempt=1).standing is Standing.ANSWERED
+    assert _begin(file, attempt=2).standing is Standing.ANSWERED
+    assert _begin(file, attempt=3).standing is Standing.NEW
+    assert _begin(file, attempt=3).standing is Standing.INTERRUPTED
+
+
+def test_an_ending_answers_the_highest_attempt_it_was_told(file):
+    """A run joined under a higher attempt has answered that one too."""
+    _begin(file, attempt=1)
+    _finish(file, attempt=4, status="failed")
+    assert _begin(file, attempt=4).standing is Standing.ANSWERED
+    assert _begin(file, attempt=5).standing is Standing.NEW
+
+
+@pytest.mark.parametrize("other", [{"digest": b"x"}, {"kind": "apply_config"}])
+def test_an_id_is_bound_to_its_type_and_payload(file, other):
+    """Another type or payload under a known id is told apart, running or done."""
+    _begin(file)
+    assert _begin(file, **other).standing is Standing.DIFFERENT
+    _finish(file)
+    assert _begin(file, **other).standing is Standing.DIFFERENT
+
+
+def test_the_highest_epoch_survives_a_restart_and_a_rollback_forgets_a_newer_one(file, path):
+    """Only what was committed counts."""
+    _begin(file, epoch=5)
+    _begin(file, "r2", epoch=3)
+    file.start()
+    file.begin(_asked("r3", epoch=9))
+    file.rollback()
+    assert (file.epoch, file.entries) == (5, 2)
+    file.close()
+    again = open_journal(path)
+    assert (again.epoch, again.entries) == (5, 2)
+    again.close()
+
+
+def test_the_file_is_for_its_owner_only(file, path):
+    """Journal and write-ahead log have mode 0600; a looser journal is tightened."""
+    _begin(file)
+    for name in (path, Path(f"{path}-wal")):
+        assert stat.S_IMODE(name.stat().st_mode) == 0o600
+    file.close()
+    path.chmod(0o644)
+    open_journal(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_commits_wait_for_the_disk(file):
+    """The write-ahead log is synced at every commit."""
+    assert file._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert file._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def _damage_with_garbage(path):
+    path.write_bytes(b"this is no journal at all" * 400)
+
+
+def _damage_by_emptying(path):
+    path.write_bytes(b"")
+
+
+def _damage_a_page(path):
+    content = bytearray(path.read_bytes())
+    content[4096:8192] = b"\xff" * 4096
+    path.write_bytes(content)
+
+
+def _damage_by_losing_the_file(path):
+    path.rename(path.with_name("elsewhere"))
+    Path(f"{path}-wal").write_bytes(b"left behind")
+
+
+def _damage_by_another_database(path):
+    path.unlink()
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE other (id INTEGER)")
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _damage_with_garbage,
+        _damage_by_emptying,
+        _damage_a_page,
+        _damage_by_losing_the_file,
+        _damage_by_another_database,
+    ],
+)
+def test_a_damaged_journal_is_refused_in_one_line_and_left_alone(path, damage):
+    """The line names the file and what to do; nothing is made anew in its place."""
+    open_journal(path).close()
+    damage(path)
+    before = path.read_bytes() if path.exists() else None
+    with pytest.raises(JournalError) as refused:
+        open_journal(path)
+    assert str(refused.value).startswith(f"{path}: the journal is damaged")
+    assert "restore it from a backup" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert (path.read_bytes() if path.exists() else None) == before
+
+
+def test_a_journal_of_another_version_is_refused(path):
+    """The line says both versions."""
+    open_journal(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE meta SET value = 99 WHERE name = 'schema'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(JournalError, match="version 99, this agent reads version 1"):
+        open_journal(path)
+
+
+def test_a_half_made_journal_does_not_count(path):
+    """A draft left by a crash while making the first one is replaced."""
+    path.with_name("journal.db.new").write_bytes(b"half")
+    file = open_journal(path)
+    assert file.entries == 0
+    file.close()
+
+
+def test_only_old_done_entries_beyond_the_bound_are_dropped(path):
+    """Neither a young entry nor an unfinished one goes, nor more than is too much."""
+    file = open_journal(path, kept=2)
+    for number in range(6):
+        _begin(file, f"r{number}")
+        if number != 1:
+            _finish(file, f"r{number}")
+    later = journal_file._now() + KEPT_SECONDS * 1000 + 60_000
+    file.start()
+    assert file.prune() == 0
+    file._prune_beyond = 2
+    assert file.prune(now=later) == 4
+    file.commit()
+    left = {row[0] for row in file._connection.execute("SELECT request_id FROM requests")}
+    assert left == {"r1", "r5"}
+    assert file.entries == 2
+    file.close()
+
+
+def test_while_nothing_is_old_enough_it_is_not_looked_for_every_time(path):
+    """The next look comes a thousand entries later."""
+    file = open_journal(path, kept=1)
+    _begin(file, "a")
+    _begin(file, "b")
+    file.start()
+    assert file.prune() == 0
+    assert file._prune_beyond == 1002
+    file.rollback()
+    file.close()
+
+
+IDS = st.sampled_from(["a", "b", "c"])
+DIGESTS = st.sampled_from([b"1", b"2"])
+ATTEMPTS = st.integers(1, 4)
+
+
+class JournalMachine(RuleBasedStateMachine):
+    """The journal against a dict, with crashes at every step."""
+
+    def __init__(self):
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name) / "journal.db"
+        self.file: JournalFile = open_journal(self.path)
+        self.file._connection.execute("PRAGMA synchronous = OFF")
+        self.model: dict[str, dict[str, Any]] = {}
+        self.epoch = 0
+        self.saved: tuple[dict[str, dict[str, Any]], int] = ({}, 0)
+        self.open = False
+
+    def _ensure_started(self):
+        if not self.open:
+            self.file.start()
+            self.open = True
+
+    def _expected(self, request_id, digest, attempt):
+        entry = self.model.get(request_id)
+        if entry is None:
+            return Standing.NEW
+        if entry["digest"] != digest:
+            return Standing.DIFFERENT
+        if entry["status"] is None:
+            return Standing.INTERRUPTED
+        if entry["status"] == "success" or attempt <= entry["attempt"]:
+            return Standing.ANSWERED
+        return Standing.NEW
+
+    @rule(
+        request_id=IDS,
+        digest=DIGESTS,
+        attempt=ATTEMPTS,
+        epoch=st.none() | st.integers(0, 5),
+    )
+    def begin(self, request_id, digest, attempt, epoch):
+        """Ask; the standing and the answer are what the dict says."""
+        self._ensure_started()
+        expected = self._expected(request_id, digest, attempt)
+        found = self.file.begin(_asked(request_id, attempt, digest, epoch=epoch))
+        self.epoch = max(self.epoch, epoch or 0)
+        assert found.standing is expected
+        if expected is Standing.ANSWERED:
+            entry = self.model[request_id]
+            assert (found.status, found.message) == (entry["status"], entry["message"])
+        elif expected is not Standing.DIFFERENT:
+            known = self.model.get(request_id, {"attempt": 0})["attempt"]
+            self.model[request_id] = {
+                "digest": digest,
+                "attempt": max(known, attempt),
+                "status": None,
+                "message": None,
+            }
+
+    @rule(
+        request_id=IDS,
+        attempt=ATTEMPTS,
+        status=st.sampled_from(["success", "failed"]),
+        message=st.text(max_size=5),
+    )
+    def finish(self, request_id, attempt, status, message):
+        """End a begun request; anything else stays as it is."""
+        self._ensure_started()
+        self.file.finish(request_id, attempt, status, message)
+        entry = self.model.get(request_id)
+        if entry is not None and entry["status"] is None:
+            top = max(entry["attempt"], attempt)
+            self.model[request_id] = {
+                **entry,
+                "attempt": top,
+                "status": status,
+                "message": message,
+            }
+
+    @precondition(lambda self: self.open)
+    @rule()
+    def commit(self):
+        """Keep what was written."""
+        self.file.commit()
+        self.saved = (dict(self.model), self.epoch)
+        self.open = False
+
+    @precondition(lambda self: self.open)
+    @rule()
+    def roll_back(self):
+        """Drop what was not committed."""
+        self.file.rollback()
+        self.model, self.epoch = dict(self.saved[0]), self.saved[1]
+        self.open = False
+
+    @rule()
+    def crash(self):
+        """Close without a commit, and open again."""
+        self.file.close()
+        self.file = open_journal(self.path)
+        self.file._connection.execute("PRAGMA synchronous = OFF")
+        self.model, self.epoch = dict(self.saved[0]), self.saved[1]
+        self.open = False
+
+    @invariant()
+    def the_same_epoch_and_as_many_entries(self):
+        """Epoch and number of entries follow."""
+        assert self.file.epoch == self.epoch
+        assert self.file.entries == len(self.model)
+
+    def teardown(self):
+        """Tidy up."""
+        self.file.close()
+        self.folder.cleanup()
+
+
+TestJournalMachine = JournalMachine.TestCase
+TestJournalMachine.__doc__ = "What is committed survives a crash, what is not never was."
+TestJournalMachine.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)

@@ -1,0 +1,172 @@
+"""The simulated executor: which file appears, when, and where it cannot lead."""
+
+import os
+import stat
+
+import msgspec
+import pytest
+
+from edgeplane.agent.executors.base import Permit
+from edgeplane.agent.executors.simulated import SimulatedExecutor
+from edgeplane.wire import ExecuteRequest
+
+
+def _request(request_id="r1", kind="apply_config", payload=b'{"b":1,"a":[]}'):
+    return ExecuteRequest(request_id, kind, msgspec.Raw(payload))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Where the files go."""
+    path = tmp_path / "out"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def executor(folder, tmp_path):
+    """Make an executor that writes there."""
+    made = SimulatedExecutor(folder, owner=tmp_path / "state")
+    yield made
+    made.close()
+
+
+def _names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message", "content"),
+    [
+        (
+            "apply_config",
+            "cmdb_apply_config_r1.json",
+            "Config applied and saved to {file}",
+            '{\n  "vhost": "example.com",\n  "upstream": [\n    "192.168.1.1:80"\n  ]\n}',
+        ),
+        (
+            "reload",
+            "cmdb_reload_r1.txt",
+            "Reload completed and logged to {file}",
+            "Reload task executed at r1\n",
+        ),
+        (
+            "purge_cache",
+            "cmdb_purge_cache_r1.json",
+            "Cache purged and saved to {file}",
+            '{\n  "vhost": "example.com",\n  "upstream": [\n    "192.168.1.1:80"\n  ]\n}',
+        ),
+    ],
+)
+def test_each_kind_has_its_file_its_message_and_nothing_else(
+    executor, folder, kind, name, message, content
+):
+    """The layout is the documented one, and only the owner may read it."""
+    payload = b'{"vhost": "example.com", "upstream": ["192.168.1.1:80"]}'
+    outcome = executor.execute(_request(kind=kind, payload=payload), Permit())
+    assert (outcome.status, outcome.message) == ("success", message.format(file=folder / name))
+    assert (folder / name).read_text() == content
+    assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
+    assert _names(folder) == [name]
+
+
+def test_numbers_and_the_order_of_keys_stay_as_sent(executor, folder):
+    """A number beyond every machine word is written digit for digit."""
+    executor.execute(_request(payload=b'{"z":1180591620717411303424,"a":1.50,"m":-0}'), Permit())
+    written = (folder / "cmdb_apply_config_r1.json").read_text()
+    assert written == '{\n  "z": 1180591620717411303424,\n  "a": 1.50,\n  "m": -0\n}'
+
+
+@pytest.mark.parametrize("request_id", ["..", ".", "-", "x" * 64, "..."])
+def test_every_allowed_id_stays_in_the_folder(executor, folder, request_id):
+    """Dots and the longest id make a plain name."""
+    assert executor.execute(_request(request_id), Permit()).status == "success"
+    assert _names(folder) == [f"cmdb_apply_config_{request_id}.json"]
+
+
+def test_a_symlink_under_the_files_name_is_replaced_not_followed(executor, folder, tmp_path):
+    """Its target keeps its content."""
+    target = tmp_path / "target"
+    target.write_text("precious")
+    final = folder / "cmdb_apply_config_r1.json"
+    final.symlink_to(target)
+    assert executor.recover(_request()) is None
+    assert executor.execute(_request(), Permit()).status == "success"
+    assert target.read_text() == "precious"
+    assert not final.is_symlink()
+
+
+def test_a_folder_that_becomes_a_symlink_does_not_lead_away(executor, folder, tmp_path):
+    """The folder was opened once; what its path means later changes nothing."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    moved = folder.rename(tmp_path / "moved")
+    folder.symlink_to(elsewhere)
+    executor.execute(_request(), Permit())
+    assert _names(elsewhere) == []
+    assert _names(moved) == ["cmdb_apply_config_r1.json"]
+
+
+def test_a_name_that_is_taken_by_a_folder_is_a_failure_that_leaves_nothing(executor, folder):
+    """The message says which file and why."""
+    final = folder / "cmdb_apply_config_r1.json"
+    final.mkdir()
+    outcome = executor.execute(_request(), Permit())
+    assert outcome.status == "failed"
+    assert outcome.message == f"failed to write file: {final}: Is a directory"
+    assert _names(folder) == [final.name]
+
+
+def test_a_folder_that_takes_no_files_is_a_failure(executor, folder):
+    """Here the folder has been removed, which binds even the superuser."""
+    folder.rmdir()
+    outcome = executor.execute(_request(), Permit())
+    assert outcome.status == "failed"
+    assert outcome.message.startswith(f"failed to write file: {folder}/cmdb_apply_config_r1.json: ")
+
+
+def test_without_its_permit_nothing_appears(executor, folder):
+    """A run that was given up leaves neither file nor draft."""
+    permit = Permit()
+    assert permit.revoke()
+    assert executor.execute(_request(), permit).status == "failed"
+    assert _names(folder) == []
+
+
+def test_a_permit_is_taken_or_revoked_never_both():
+    """Whoever comes first decides."""
+    taken, revoked = Permit(), Permit()
+    assert taken.take()
+    assert not taken.revoke()
+    assert revoked.revoke()
+    assert not revoked.take()
+
+
+def test_recover_finds_a_completed_effect_without_touching_it(executor, folder):
+    """The outcome is the same, the file untouched."""
+    said = executor.execute(_request(), Permit())
+    before = (folder / "cmdb_apply_config_r1.json").stat()
+    assert executor.recover(_request()) == said
+    after = (folder / "cmdb_apply_config_r1.json").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_recover_knows_nothing_of_a_missing_or_different_file(executor, folder):
+    """Only the very content counts as the effect."""
+    assert executor.recover(_request()) is None
+    (folder / "cmdb_apply_config_r1.json").write_text("{}")
+    assert executor.recover(_request()) is None
+    (folder / "cmdb_apply_config_r1.json").unlink()
+    os.mkfifo(folder / "cmdb_apply_config_r1.json")
+    assert executor.recover(_request()) is None
+
+
+def test_drafts_are_removed_by_the_agent_that_left_them_and_no_other(executor, folder, tmp_path):
+    """At its start all of its own, at a recovery those of that request."""
+    prefix = executor._drafts
+    for name in (f"{prefix}r1~aa", f"{prefix}r1_b~aa", ".cmdb_draft_other~r1~aa"):
+        (folder / name).write_text("draft")
+    executor.recover(_request())
+    assert _names(folder) == sorted([f"{prefix}r1_b~aa", ".cmdb_draft_other~r1~aa"])
+    SimulatedExecutor(folder, owner=tmp_path / "state").close()
+    assert _names(folder) == [".cmdb_draft_other~r1~aa"]

@@ -1,0 +1,131 @@
+"""A small HTTP server that answers what a test scripts, and keeps what it was asked."""
+
+import json
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+NODE = {
+    "id": 7,
+    "name": "edge-1",
+    "mainIP": "192.0.2.7",
+    "agentPort": 9090,
+    "enabled": True,
+    "status": "online",
+    "subIPs": [{"ip": "192.0.2.8", "enabled": False}],
+    "createdAt": "2026-01-23T10:00:00.000Z",
+    "updatedAt": "2026-01-23T10:00:00.000Z",
+}
+TASK = {
+    "id": 12,
+    "nodeId": 7,
+    "type": "reload",
+    "payload": {},
+    "status": "pending",
+    "attempts": 0,
+    "maxAttempts": 5,
+    "timeoutSeconds": 30,
+    "deadlineAt": "2026-01-24T10:00:00.000Z",
+    "requestId": "r-1",
+    "nextRetryAt": None,
+    "lastError": None,
+    "result": None,
+    "createdBy": "admin",
+    "createdAt": "2026-01-23T10:00:00.000Z",
+    "startedAt": None,
+    "finishedAt": None,
+    "updatedAt": "2026-01-23T10:00:00.000Z",
+}
+LOGIN = {
+    "token": "made-token",
+    "expireAt": "2026-01-24T10:00:00.000Z",
+    "user": {"id": 1, "username": "admin", "role": "admin"},
+}
+
+
+def page(*items):
+    """Return a list's data with these items."""
+    return {
+        "list": list(items),
+        "total": len(items),
+        "page": 1,
+        "pageSize": 20,
+        "nextCursor": None,
+    }
+
+
+@dataclass
+class Request:
+    """One request as it arrived."""
+
+    method: str
+    path: str
+    headers: dict
+    body: bytes
+
+    @property
+    def json(self):
+        """The body, decoded."""
+        return json.loads(self.body)
+
+
+@dataclass
+class FakeApi:
+    """Scripted answers by method and path; the last one of a path is repeated."""
+
+    url: str = ""
+    requests: list = field(default_factory=list)
+    answers: dict = field(default_factory=dict)
+
+    def answer(self, method, path, data=None, *, status=200, code=0, message="success", headers=()):
+        """Script an answer in the envelope."""
+        body = json.dumps({"code": code, "message": message, "data": data}).encode()
+        self.raw(method, path, body, status=status, headers=headers)
+
+    def refuse(self, method, path, status, code, message, headers=()):
+        """Script an error."""
+        self.answer(method, path, status=status, code=code, message=message, headers=headers)
+
+    def raw(self, method, path, body, *, status=200, headers=()):
+        """Script any bytes."""
+        self.answers.setdefault((method, path), []).append((status, body, dict(headers)))
+
+    def take(self, request):
+        """Return the next answer to a request."""
+        self.requests.append(request)
+        scripted = self.answers.get((request.method, request.path.partition("?")[0]))
+        if not scripted:
+            return 404, b'{"code":3001,"message":"no such path","data":null}', {}
+        return scripted.pop(0) if len(scripted) > 1 else scripted[0]
+
+
+def serve(fake):
+    """Serve a script on a free loopback port; return the server, to be shut down."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = 10
+
+        def log_message(self, *_):
+            """Say nothing."""
+
+        def _answer(self):
+            length = int(self.headers.get("Content-Length") or 0)
+            request = Request(self.command, self.path, dict(self.headers), self.rfile.read(length))
+            status, body, headers = fake.take(request)
+            if status == 0:  # hang up without an answer
+                self.close_connection = True
+                return
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = _answer  # noqa: N815 - names http.server wants
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    fake.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    return server

@@ -1,0 +1,59 @@
+"""``edgeplane node``: what is sent and what is shown."""
+
+import json
+
+from fake_api import NODE, page
+
+
+def test_add_sends_what_was_asked(logged_in, edgeplane):
+    """Options reach the body under the API's names."""
+    logged_in.answer("POST", "/api/v1/nodes/create", NODE)
+    options = ("--port", "9191", "--disabled", "--sub-ip", "192.0.2.8", "--sub-ip", "::1")
+    outcome = edgeplane("node", "add", "edge-1", "192.0.2.7", *options)
+    assert outcome.code == 0
+    assert logged_in.requests[-1].json == {
+        "name": "edge-1",
+        "mainIP": "192.0.2.7",
+        "agentPort": 9191,
+        "enabled": False,
+        "subIPs": [{"ip": "192.0.2.8", "enabled": True}, {"ip": "::1", "enabled": True}],
+    }
+    assert "192.0.2.8 (disabled)" in outcome.out
+
+
+def test_update_sends_only_what_changes(logged_in, edgeplane):
+    """What is not given is not sent; an empty list of sub-IPs is a change."""
+    logged_in.answer("GET", "/api/v1/nodes", page(NODE))
+    logged_in.answer("POST", "/api/v1/nodes/update", NODE)
+    assert edgeplane("node", "update", "edge-1", "--disable", "--no-sub-ips").code == 0
+    assert logged_in.requests[-1].json == {"id": 7, "enabled": False, "subIPs": []}
+    assert edgeplane("node", "update", "7", "--status", "maintenance").code == 0
+    assert logged_in.requests[-1].json == {"id": 7, "status": "maintenance"}
+
+
+def test_delete_takes_ids_and_names(logged_in, edgeplane):
+    """Several nodes are deleted with one request."""
+    logged_in.answer("GET", "/api/v1/nodes", page(NODE))
+    logged_in.answer("POST", "/api/v1/nodes/delete", {"deletedCount": 2})
+    outcome = edgeplane("node", "delete", "3", "edge-1")
+    assert (outcome.code, outcome.out) == (0, "deleted: 2\n")
+    assert logged_in.requests[-1].json == {"ids": [3, 7]}
+    assert json.loads(edgeplane("node", "delete", "3", "--json").out) == {"deletedCount": 2}
+
+
+def test_a_list_is_a_table(logged_in, edgeplane):
+    """Filters become the query, nodes become rows, and a further page is named."""
+    logged_in.answer("GET", "/api/v1/nodes", {**page(NODE), "total": 21})
+    outcome = edgeplane("node", "list", "--name", "edge", "--enabled", "--page", "1")
+    assert logged_in.requests[-1].path == "/api/v1/nodes?page=1&name=edge&enabled=true"
+    assert outcome.out.splitlines()[1].split() == [
+        *("7", "edge-1", "192.0.2.7", "9090", "online", "yes"),
+    ]
+    assert "--page 2" in outcome.err
+
+
+def test_show_is_the_data_with_json(logged_in, edgeplane):
+    """Show prints fields for people and the API's data for programs."""
+    logged_in.answer("GET", "/api/v1/nodes/7", NODE)
+    assert "edge-1" in edgeplane("node", "show", "7").out
+    assert json.loads(edgeplane("node", "show", "7", "--json").out) == NODE

@@ -1,0 +1,248 @@
+"""``edgeplane up``: the whole on one machine, with real processes."""
+
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from test_processes import alive, eventually
+
+from edgeplane.cli import local
+from edgeplane.cli.exits import Stop
+from edgeplane.cli.local import Keys, Place
+from edgeplane.environ import ListenAddress
+
+pytest.importorskip("fastapi", reason="needs the server extra")
+
+
+class Up:
+    """A running ``edgeplane up`` on free ports, with the lines it printed."""
+
+    def __init__(self, folder, *options, **env):
+        self.folder = folder
+        self.lines = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "edgeplane", "up", *options],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **env, "PYTHONUNBUFFERED": "1"},
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+
+    def said(self, text):
+        """Whether a line holds this text; waits for it."""
+        return eventually(lambda: any(text in line for line in self.lines), 30)
+
+    @property
+    def children(self):
+        """The ids of its two daemons."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in path.read_text().split()]
+
+    def stop(self, number=signal.SIGTERM):
+        """End it; return its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(40)
+
+    def close(self):
+        """Make sure it is gone, and read what is left of its lines."""
+        if self.process.poll() is None:
+            self.stop(signal.SIGKILL)
+        self._reader.join(10)
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def up(tmp_path):
+    """Return a function that starts ``edgeplane up``; whatever it started is gone at the end."""
+    started = []
+
+    def start(*options, **env):
+        ports = ("--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0")
+        started.append(Up(tmp_path / "folder", *(options or ports), **env))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+
+
+def _edgeplane(folder, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeplane", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+def test_from_nothing_to_a_first_task(up, tmp_path, monkeypatch):
+    """One command, and a task runs from another terminal; one signal, and all is gone."""
+    monkeypatch.setenv("MYSQL_DSN", "root:password@tcp(192.0.2.1:3306)/elsewhere")
+    (tmp_path / "folder" / ".env").write_text("MYSQL_DSN=nonsense\nHTTP_ADDR=nonsense\n")
+    first = up()
+    assert first.said("Ctrl-C stops it."), first.lines
+    state = tmp_path / "folder" / ".state"
+    for name in ("agent_token", "admin_password", "session.json"):
+        assert stat.S_IMODE((state / name).stat().st_mode) == 0o600
+    code, out = _edgeplane(
+        first.folder, "task", "create", "--node", "local", "--type", "reload", "--wait", "--json"
+    )
+    assert code == 0, out
+    task = json.loads(out)
+    written = state / "agent" / "work" / f"cmdb_reload_{task['requestId']}.txt"
+    assert written.exists()
+    password = (state / "admin_password").read_text().strip()
+    token = (state / "agent_token").read_text().strip()
+    children = first.children
+    assert len(children) == 2
+    assert first.stop(signal.SIGINT) == 0
+    assert not any(alive(pid) for pid in children)
+    assert not (state / "session.json").exists()
+    printed = "\n".join(first.lines)
+    assert password not in printed
+    assert token not in printed
+
+    again = up()
+    assert again.said("Ctrl-C stops it."), again.lines
+    code, out = _edgeplane(again.folder, "node", "list", "--json")
+    assert code == 0
+    port = int(re.search(r"agent at http://127.0.0.1:(\d+)/", "\n".join(again.lines))[1])
+    assert [(node["name"], node["agentPort"]) for node in json.loads(out)["list"]] == [
+        ("local", port)
+    ]
+    assert (state / "admin_password").read_text().strip() == password
+    assert again.stop() == 0
+
+
+def test_a_daemon_that_dies_is_started_again(up):
+    """Kill both daemons: both come back, and a task runs again."""
+    running = up()
+    assert running.said("Ctrl-C stops it."), running.lines
+    before = running.children
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    assert eventually(lambda: len(set(running.children) - set(before)) == 2)
+    begun = "Server running on"
+    assert eventually(lambda: sum(begun in line for line in running.lines) == 2, 30)
+    code, _ = _edgeplane(
+        running.folder, "task", "create", "--node", "local", "--type", "reload", "--wait"
+    )
+    assert code == 0
+    assert running.stop() == 0
+
+
+def test_killed_outright_it_leaves_nobody_behind(up):
+    """After kill -9 of ``up`` neither daemon lingers, and the folder can be used again."""
+    killed = up()
+    assert killed.said("Ctrl-C stops it."), killed.lines
+    children = killed.children
+    killed.stop(signal.SIGKILL)
+    assert eventually(lambda: not any(alive(pid) for pid in children))
+    again = up()
+    assert again.said("Ctrl-C stops it."), again.lines
+    assert again.stop() == 0
+
+
+def test_a_second_one_on_the_same_folder_is_one_line(up):
+    """The folder belongs to one ``up`` at a time; the line names the other's process id."""
+    first = up()
+    assert eventually((first.folder / ".state" / "up.lock").exists)
+    assert eventually((first.folder / ".state" / "agent_token").exists)
+    second = up()
+    assert second.process.wait(30) == 1
+    assert second.said(f"an edgeplane up runs here already (pid {first.process.pid})")
+    assert len(second.lines) == 1
+    first.stop()
+
+
+@pytest.mark.parametrize("option", ["--listen", "--agent-listen"])
+def test_a_taken_port_is_one_line(up, option):
+    """A port in use is named with the option that chooses another."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        other = "--agent-listen" if option == "--listen" else "--listen"
+        refused = up(option, f"127.0.0.1:{port}", other, "127.0.0.1:0")
+        assert refused.process.wait(30) == 1
+        assert refused.said(
+            f"port {port} (127.0.0.1:{port}) cannot be used: address already in use"
+        )
+    assert len(refused.lines) == 1
+    assert option in refused.lines[0]
+
+
+def test_a_daemon_that_cannot_start_ends_it(up):
+    """What the daemon says is shown, the rest is stopped, and the exit code is 1."""
+    refused = up(EDGEPLANE_CRASH_AT="nowhere")
+    assert refused.process.wait(60) == 1
+    assert refused.said("did not start")
+
+
+def test_a_malformed_address_is_one_line(up):
+    """The option is named, with exit code 2."""
+    refused = up("--listen", "8080")
+    assert refused.process.wait(30) == 2
+    assert refused.said("--listen: must look like :8080")
+
+
+def test_what_points_elsewhere_is_kept_from_the_daemons(tmp_path, monkeypatch):
+    """MYSQL_DSN and REDIS_ADDR reach the daemons only with --use-environment."""
+    monkeypatch.setenv("MYSQL_DSN", "dsn")
+    monkeypatch.setenv("REDIS_ADDR", "redis")
+    monkeypatch.setenv("AGENT_TOKEN", "a-token-of-the-environment")
+    seen = []
+    for use_environment in (False, True):
+        place = Place(
+            state=tmp_path / str(use_environment),
+            control=ListenAddress("127.0.0.1", 1),
+            agent=ListenAddress("", 2),
+            use_environment=use_environment,
+        )
+        keys = local.prepare(place)
+        control, agent = local.programs(place, keys)
+        assert "ADMIN_PASSWORD" not in agent.env
+        assert control.env["AGENT_TOKEN"] == agent.env["AGENT_TOKEN"] == keys.agent_token
+        seen.append((control.env.get("MYSQL_DSN"), keys.agent_token == os.environ["AGENT_TOKEN"]))
+        assert (place.control_url, place.agent_ip) == ("http://127.0.0.1:1", "127.0.0.1")
+    assert seen == [(None, False), ("dsn", True)]
+
+
+def test_a_chosen_admin_password_is_kept_at_the_first_start(tmp_path, monkeypatch):
+    """ADMIN_PASSWORD counts once: later the file is what the user was made with."""
+    place = Place(
+        state=tmp_path / "s",
+        control=ListenAddress("", 1),
+        agent=ListenAddress("", 2),
+        use_environment=False,
+    )
+    monkeypatch.setenv("ADMIN_PASSWORD", "chosen-password")
+    assert local.prepare(place).admin_password == "chosen-password"
+    monkeypatch.setenv("ADMIN_PASSWORD", "another-password")
+    assert local.prepare(place).admin_password == "chosen-password"
+    assert "chosen" not in repr(Keys(agent_token="chosen", admin_password="chosen"))
+
+
+def test_a_state_folder_that_cannot_be_is_one_line():
+    """A folder that cannot be made is refused with its name."""
+    with (
+        pytest.raises(Stop, match="--state-dir: /proc/nowhere"),
+        local.held(Path("/proc/nowhere")),
+    ):
+        pass
