@@ -142,7 +142,7 @@ def read_listen_address(name: str, written: str) -> ListenAddress:
 
 
 def default_state_folder(name: str) -> Path:
-    """Return where a daemon of this name keeps its state: below /var/lib for root, else in the home."""
+    """Return where a daemon keeps its state: below /var/lib for root, else in the home."""
     if os.geteuid() == 0:
         return Path("/var/lib") / name
     base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")

@@ -1,7 +1,7 @@
 """What the control plane and an agent say to each other: all that they share.
 
-Bodies are JSON. A payload travels as the bytes the client sent: it is never parsed and printed again
-on its way, so key order and large integers arrive unchanged.
+Bodies are JSON. A payload travels as the bytes the client sent: it is never parsed and printed
+again on its way, so key order and large integers arrive unchanged.
 """
 
 import hashlib
@@ -22,8 +22,8 @@ class ExecuteRequest(Struct, rename="camel", forbid_unknown_fields=True, omit_de
     """Control plane to agent: carry this out, once.
 
     ``attempt`` is the number of the run: a request that failed runs again only under a higher one.
-    ``epoch`` numbers the owner of the node ``node_id``: an agent follows the highest it has seen for
-    that node, and refuses lower ones.
+    ``epoch`` numbers the owner of the node ``node_id``: an agent follows the highest it has seen
+    for that node, and refuses lower ones.
     """
 
     request_id: str

@@ -1,7 +1,7 @@
 """The outermost layer: bounds on bodies, a request id on every answer, and the hot route.
 
-``POST /agent-tasks/create`` is answered here, without the framework between: the same reading, rules
-and envelope at about four times the rate (docs/adr/0002). Everything else goes on to the routes.
+``POST /agent-tasks/create`` is answered here, without the framework between: the same reading,
+rules and envelope at three times the rate (docs/adr/0002). Everything else goes on to the routes.
 """
 
 import asyncio

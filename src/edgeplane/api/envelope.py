@@ -16,7 +16,7 @@ JSON = "application/json; charset=utf-8"
 
 
 class ListView(msgspec.Struct, rename="camel"):
-    """A page of a list, newest first. ``total`` stops counting at 10000: then it means "or more"."""
+    """A page of a list, newest first. ``total`` stops counting at 10000: then it means or more."""
 
     list: list[Any]
     total: int

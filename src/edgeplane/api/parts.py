@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
-import msgspec
+import msgspec  # noqa: TC002 (read at run time, by FastAPI)
 from fastapi import Depends, Query, Request
 
 from edgeplane import jsonbody

@@ -55,9 +55,7 @@ class CreateTask(Struct, rename="camel", forbid_unknown_fields=True):
     request_id: Annotated[str, Meta(extra_json_schema=_REQUEST_ID)] | None = None
     timeout_seconds: Annotated[int, Meta(ge=1, le=MAX_TIMEOUT_SECONDS)] = DEFAULT_TIMEOUT_SECONDS
     max_attempts: Annotated[int, Meta(ge=1, le=MAX_MAX_ATTEMPTS)] = DEFAULT_MAX_ATTEMPTS
-    deadline_seconds: Annotated[int, Meta(ge=1, le=MAX_DEADLINE_SECONDS)] = (
-        DEFAULT_DEADLINE_SECONDS
-    )
+    deadline_seconds: Annotated[int, Meta(ge=1, le=MAX_DEADLINE_SECONDS)] = DEFAULT_DEADLINE_SECONDS
 
 
 class RetryTask(Struct, forbid_unknown_fields=True):
@@ -186,9 +184,7 @@ async def get_task(request: Request, _principal: Reader, task_id: str) -> Respon
 
 @router.post(
     "/create",
-    openapi_extra=describe(
-        data=TaskView, body=CreateTask, errors="400 401 403 404 409 429"
-    ),
+    openapi_extra=describe(data=TaskView, body=CreateTask, errors="400 401 403 404 409 429"),
 )
 async def create_task(request: Request, principal: Operator) -> Response:
     """Create a task: it is stored when this answers, and on its way."""

@@ -36,7 +36,7 @@ class Exit(IntEnum):
     INTERRUPTED = 130, "interrupted"
 
 
-class Stop(Exception):  # noqa: N818 - an end of the command, not always an error
+class Stop(Exception):
     """End the command: an exit code, one line for a person, and the contract's code for scripts."""
 
     def __init__(self, status: Exit, message: str, code: int | None = None) -> None:

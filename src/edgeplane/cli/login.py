@@ -16,7 +16,7 @@ from edgeplane.cli.sessions import DEFAULT_URL, Session
 @api_options
 @pass_wishes
 def login(wishes: Wishes, username: str, password_stdin: bool) -> None:
-    """Log in, and keep the token for the commands that follow.
+    """Keep a token for the commands that follow.
 
     The session is kept, mode 0600, in EDGEPLANE_CONFIG_DIR or ~/.config/edgeplane.
     """

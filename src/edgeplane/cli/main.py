@@ -9,15 +9,30 @@ from typing import NoReturn
 import click
 
 from edgeplane import __version__
-from edgeplane.cli import login, nodes, output, serve, tasks, up, users
+from edgeplane.cli import output
 from edgeplane.cli.exits import Exit, Stop, stop_for
-from edgeplane.cli.options import Wishes, api_options, json_option, pass_wishes
+from edgeplane.cli.lazy import Entry, LazyGroup
+from edgeplane.cli.options import api_options
 from edgeplane.wire import error_envelope
 
+_COMMANDS = {
+    "up": Entry("edgeplane.cli.up", "up", "Run control plane and agent on this machine."),
+    "serve": Entry(
+        "edgeplane.cli.serve", "serve", "Run the control plane until it is told to stop."
+    ),
+    "migrate": Entry("edgeplane.cli.serve", "migrate", "Bring the tables up to date."),
+    "login": Entry("edgeplane.cli.login", "login", "Keep a token for the commands that follow."),
+    "node": Entry("edgeplane.cli.nodes", "node", "List and change nodes."),
+    "task": Entry("edgeplane.cli.tasks", "task", "Create, watch and retry tasks."),
+    "user": Entry("edgeplane.cli.users", "user", "Add and change users, on the server's own host."),
+    "version": Entry("edgeplane.cli.version", "version", "Print the version."),
+}
 _EXIT_CODES = "\n".join(f"  {code.value:<4} {code.meaning}" for code in Exit)
 
 
 @click.group(
+    cls=LazyGroup,
+    entries=_COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=f"\b\nExit codes:\n{_EXIT_CODES}",
 )
@@ -28,24 +43,6 @@ def root() -> None:
 
     Start with "edgeplane up": control plane and agent on this machine.
     """
-
-
-@root.command()
-@json_option
-@pass_wishes
-def version(wishes: Wishes) -> None:
-    """Print the version."""
-    if wishes.json:
-        output.print_json(f'{{"version":"{__version__}"}}'.encode())
-    else:
-        click.echo(f"edgeplane {__version__}")
-
-
-for _command in (
-    *(up.up, serve.serve, serve.migrate),
-    *(users.user, nodes.node, tasks.task, login.login),
-):
-    root.add_command(_command)
 
 
 def main() -> NoReturn:

@@ -14,7 +14,7 @@ _ROLES = Choice([role.value for role in Role])
 
 @click.group()
 def user() -> None:
-    """Add and change users, on the control plane's own host."""
+    """Add and change users, on the server's own host."""
 
 
 @user.command("add")

@@ -5,7 +5,7 @@ class ClientError(Exception):
     """What a call can end with; the message is one line."""
 
 
-class Unreachable(ClientError):  # noqa: N818 - the word the house uses
+class Unreachable(ClientError):
     """No answer came. ``sent``: the request may have arrived and been carried out all the same."""
 
     def __init__(self, url: str, reason: str, *, sent: bool) -> None:

@@ -179,9 +179,7 @@ class Engine:
 
     def _take_in(self, turn: Turn, results: list[Result], started: float, *, renewed: bool) -> None:
         """Bring memory in line with what was committed, and send off what began."""
-        for result in results:
-            if holding := self._holdings.get(result.task.node_id):
-                holding.in_flight.discard(result.task.id)
+        self._land(results)
         for node_id in turn.gone:
             self._holdings.pop(node_id, None)
         for node_id, box in turn.held.items():
@@ -196,6 +194,11 @@ class Engine:
             self._send_off(delivery)
         if turn.more:
             self._hints.tell()
+
+    def _land(self, results: list[Result]) -> None:
+        for result in results:
+            if holding := self._holdings.get(result.task.node_id):
+                holding.in_flight.discard(result.task.id)
 
     def _hold(self, node_id: int, box: Mailbox, started: float, *, renewed: bool) -> None:
         holding = self._holdings.get(node_id)

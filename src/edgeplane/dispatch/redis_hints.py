@@ -1,7 +1,7 @@
 """Hints to and from other replicas over Redis: node ids on a channel, nothing stored.
 
-Redis may be absent, killed or flushed at any time: a replica then learns of others' work at its next
-poll, and nothing is lost.
+Redis may be absent, killed or flushed at any time: a replica then learns of others' work at its
+next poll, and nothing is lost.
 """
 
 import asyncio

@@ -81,7 +81,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What the results of a turn say of a node: it answered, or (``probe``) could not be reached."""
+    """What a turn's results say of a node: it answered, or (``probe``) was not reached."""
 
     node: Node
     probe: Task | None  #: the task whose delivery did not arrive, as it stands now

@@ -1,1 +1,1 @@
-"""TODO"""
+"""The words: frozen data and pure rules, in plain Python. Nothing here reads, writes or waits."""

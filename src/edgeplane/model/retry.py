@@ -2,8 +2,8 @@
 
 Full jitter ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015): a delay is drawn evenly
 from nothing to the cap, and the cap doubles. With the defaults the caps after attempts that count
-are 1, 2, 4, 8 … 60 s. A node that cannot be reached costs none of its tasks an attempt: it is probed
-with caps of 1, 2, 4, 8, 15, 15 … s and, past the first twenty probes, up to 60 s apart.
+are 1, 2, 4, 8 … 60 s. A node that cannot be reached costs none of its tasks an attempt: it is
+probed with caps of 1, 2, 4, 8, 15, 15 … s and, past the first twenty probes, up to 60 s apart.
 """
 
 from dataclasses import dataclass

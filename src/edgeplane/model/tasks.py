@@ -180,7 +180,7 @@ def _check_urls(payload: dict[str, Any]) -> None:
 
 
 def bounded_text(text: str, limit: int = MAX_ERROR_BYTES) -> str:
-    """Cut a text to ``limit`` bytes of UTF-8, with a mark where it was cut; drop what no column keeps."""
+    """Cut a text to ``limit`` bytes of UTF-8, with a mark where it was cut; replace NULs."""
     clean = text.replace("\x00", "\ufffd").encode("utf-8", "replace")
     if len(clean) <= limit:
         return clean.decode("utf-8")

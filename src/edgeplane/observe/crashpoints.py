@@ -1,8 +1,8 @@
 """Named places where a process may be killed, so that a test can kill it exactly there.
 
-``EDGEPLANE_CRASH_AT=name`` (or ``name:3`` for the third passage) ends the process with SIGKILL when it
-passes the place. Unset, a passage costs one comparison. A name that is not in the list below stops
-the start; a test fails when a name has no case.
+``EDGEPLANE_CRASH_AT=name`` (or ``name:3`` for the third passage) ends the process with SIGKILL
+when it passes the place. Unset, a passage costs one comparison. A name that is not in the list
+below stops the start; a test fails when a name has no case.
 """
 
 import os

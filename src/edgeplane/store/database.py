@@ -24,8 +24,8 @@ _READERS = 4
 class Database:
     """A store on SQLite or MariaDB/MySQL.
 
-    SQLite has one writer, so all writes share one thread and, under load, commits. MariaDB has three
-    write connections, so that a person's request queues behind neither the fan of creates nor the
+    SQLite has one writer, so all writes share one thread and, under load, commits. MariaDB has
+    three write connections, so that a person's request queues behind neither the creates nor the
     engine.
     """
 

@@ -1,6 +1,6 @@
-"""Statements of the hot path: declared in SQLAlchemy Core, compiled once, run on the driver's cursor.
+"""The hot path's statements: declared in SQLAlchemy Core, compiled once, run on a driver's cursor.
 
-Building and running a Core statement costs some 200 µs of CPU here, of which the database's share is
+Building and running a Core statement costs some 200 µs of CPU, of which the database's share is
 2 µs (docs/adr/0003 has the figures). So each statement that serves every task is compiled once per
 dialect and per width of its list, and from then on is text and a tuple of values.
 """

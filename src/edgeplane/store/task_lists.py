@@ -1,8 +1,8 @@
 """Lists of tasks, newest first, at the cost of a page whatever the history.
 
-A list is a union of index ranges, one for each value of the columns that were not asked for; each is
-already in the order of ids, so a page reads at most a page of every range. Two indexes serve all
-filters, and a deep page by cursor costs what the first one costs.
+A list is a union of index ranges, one for each value of the columns that were not asked for; each
+is already in the order of ids, so a page reads at most a page of every range. Two indexes serve
+all filters, and a deep page by cursor costs what the first one costs.
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ def list_page(tx: Tx, wanted: TaskFilter, asked: PageRequest) -> Page[Task]:
 
 
 def ids_query(wanted: TaskFilter, asked: PageRequest) -> Select[Any]:
-    """Select a page's ids and one more: each branch reads no more rows of its index than the page."""
+    """Select a page's ids and one more: no branch reads more of its index than the page."""
     depth = asked.offset + asked.size + 1
     older = [] if asked.before is None else [_T.id < asked.before]
     if wanted == TaskFilter():

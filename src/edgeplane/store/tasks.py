@@ -138,7 +138,7 @@ def insert_new(tx: Tx, tasks: Sequence[NewTask]) -> dict[str, Task]:
     statement = _INSERT["sqlite" if tx.dialect == "sqlite" else "mysql"]
     statement.change_many(tx, [_new_row(task, tx) for task in ordered])
     rows = _IDS.rows(tx, requests=[task.request_id for task in ordered])
-    ids = {request_id: task_id for request_id, task_id in rows}
+    ids = dict(map(tuple, rows))
     return {task.request_id: _fresh(task, ids[task.request_id], tx) for task in ordered}
 
 

@@ -85,7 +85,7 @@ class Worker:
         """Hand in a unit of work; the future resolves after its COMMIT.
 
         Args:
-            function: what to do in the transaction; it may run more than once, each time on a new one.
+            function: what to do in the transaction; it may run again, on a new one.
             repeatable: doing it again after a commit whose answer was lost does no harm.
 
         Raises (through the future):

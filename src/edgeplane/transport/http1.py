@@ -1,7 +1,8 @@
 """One kept-alive HTTP/1.1 connection: one request at a time, a bounded answer.
 
-Parsing is httptools' (the parser of Node.js); chunked bodies, interim answers and ``Connection: close``
-are its business. What is ours: bounds, and telling "never sent" from "sent and not answered".
+Parsing is httptools' (the parser of Node.js); chunked bodies, interim answers and
+``Connection: close`` are its business. Ours are bounds, and telling what was never sent from what
+was sent and not answered.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import httptools
 
 
 class ConnectionEnded(Exception):
-    """The peer ended the connection, or what it sent was no HTTP; ``answered``: some bytes had come."""
+    """The peer hung up, or what it sent was no HTTP; ``answered``: some bytes had come."""
 
     def __init__(self, message: str, *, answered: bool) -> None:
         super().__init__(message)

@@ -1,7 +1,7 @@
 """Push: the control plane posts a task to the node's own address over a kept-alive connection.
 
-The address is built from an IP literal and a port; redirects are not followed and proxy variables are
-not read, so the bearer token goes nowhere else.
+The address is built from an IP literal and a port; redirects are not followed and proxy variables
+are not read, so the bearer token goes nowhere else.
 """
 
 import asyncio
@@ -74,8 +74,8 @@ class PushTransport:
     async def _exchange(self, address: Address, message: bytes, seconds: float) -> Answer:
         """Send on a kept connection or a new one.
 
-        A kept connection may have been closed by the agent in the same instant. As long as not a byte
-        of an answer came, a new connection is tried: the request id makes that harmless.
+        A kept connection may have been closed by the agent in the same instant. As long as not a
+        byte of an answer came, a new one is tried: the request id makes that harmless.
         """
         while (connection := self._take(address)) is not None:
             try:

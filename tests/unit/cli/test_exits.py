@@ -189,7 +189,8 @@ def test_the_help_loads_no_server_parts():
     """An edge node has none of these installed, and --help does not wait for them."""
     code = (
         "import sys, edgeplane.cli.main as m; m.run(['--help']);"
-        "heavy = {'sqlalchemy', 'fastapi', 'uvicorn', 'alembic', 'jwt', 'redis', 'pymysql'};"
+        "heavy = {'urllib3',"
+        " 'sqlalchemy', 'fastapi', 'uvicorn', 'alembic', 'jwt', 'redis', 'pymysql'};"
         "sys.exit(bool(heavy & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, timeout=30, check=True)
@@ -220,11 +221,19 @@ def test_the_token_is_never_printed(logged_in, edgeplane):
         assert "a-token" not in outcome.out + outcome.err
 
 
+def test_the_root_summaries_are_those_of_the_commands():
+    """The help, which imports no command, says of each what the command says of itself."""
+    for name, entry in main.root.entries.items():
+        command = main.root.get_command(None, name)
+        assert (command.name, command.get_short_help_str(100)) == (name, entry.summary)
+
+
 def test_every_command_has_json():
     """Whatever is printed for people can be had as JSON."""
 
     def leaves(group, path=()):
-        for name, command in group.commands.items():
+        for name in group.list_commands(None):
+            command = group.get_command(None, name)
             if isinstance(command, click.Group):
                 yield from leaves(command, (*path, name))
             else:
