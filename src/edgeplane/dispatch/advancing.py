@@ -39,7 +39,7 @@ class Advance:
             if seen is not None and seen.probe is not None:
                 queue = self._share_failure(queue, seen.probe)
             elif seen is not None and box.unreachable_since is not None:
-                queue = [_due_with(task, self._tx.now) for task in queue]
+                queue = [_due_now(task, self._tx.now) for task in queue]
             self._plan(box, queue, machines.get(node_id), probing=_probing(box, seen))
         self._write_reach(looked_at, reach)
         self._write()
@@ -94,7 +94,7 @@ class Advance:
                 found.append(shared)
         dues = [task.next_retry_at for task in found if task.next_retry_at is not None]
         due = probe.next_retry_at or min(dues, default=self._tx.now)
-        aligned = [_due_with(task, due) for task in found]
+        aligned = [_due_with_probe(task, due) for task in found]
         for before, after in zip(found, aligned, strict=True):
             if after is not before:
                 self._moves.add(before, after)
@@ -164,9 +164,16 @@ def _probing(box: Mailbox, seen: Reach | None) -> bool:
     return box.unreachable_since is not None
 
 
-def _due_with(task: Task, due: datetime) -> Task:
-    """Let a task that waits for its unreachable node be due then; leave any other."""
-    waits = task.status is TaskStatus.FAILED and task.outcome is Outcome.UNREACHABLE
-    if not waits or task.next_retry_at == due:
+def _due_with_probe(task: Task, due: datetime) -> Task:
+    """Let a task wait for the next probe: none may be due before, or it would call for one."""
+    if task.status is not TaskStatus.FAILED or task.next_retry_at is None:
         return task
-    return replace(task, next_retry_at=due)
+    if task.outcome is not Outcome.UNREACHABLE and task.next_retry_at >= due:
+        return task
+    return task if task.next_retry_at == due else replace(task, next_retry_at=due)
+
+
+def _due_now(task: Task, now: datetime) -> Task:
+    """Let a task that only waited for its unreachable node be due at once."""
+    waits = task.status is TaskStatus.FAILED and task.outcome is Outcome.UNREACHABLE
+    return replace(task, next_retry_at=now) if waits else task

@@ -1,6 +1,7 @@
 """The database as the rest of the house sees it: hand in work, get its result after the commit."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
@@ -40,7 +41,13 @@ class Database:
             self._rules = Worker("write", self.engine)
             self._creates = Worker("create", self.engine)
             self._engine_lane = Worker("engine", self.engine)
-        self._reads = Worker("read", self.engine.execution_options(reading=True), threads=_READERS)
+        self._reads = Worker("read", self._reading(), threads=_READERS)
+
+    def _reading(self) -> Engine:
+        """Return the engine as readers use it: one snapshot for all statements of a transaction."""
+        if self.dialect == "sqlite":
+            return self.engine.execution_options(reading=True)
+        return self.engine.execution_options(isolation_level="REPEATABLE READ")
 
     async def write(self, work: Callable[[Tx], T]) -> T:
         """Run a rule's transaction; return its result once it is committed."""
@@ -86,6 +93,9 @@ def make_engine(url: URL) -> Engine:
 
 
 def _sqlite_engine(url: URL) -> Engine:
+    if url.database and url.database != ":memory:":
+        # It holds password hashes: no one else may read it, nor the log beside it.
+        os.close(os.open(url.database, os.O_RDWR | os.O_CREAT, 0o600))
     engine = create_engine(
         url, poolclass=NullPool, connect_args={"check_same_thread": False, "timeout": 5.0}
     )

@@ -59,7 +59,8 @@ def _run(url: URL, work: Callable[[Connection], T]) -> T:
                 connection.commit()
             return result
     except (SQLAlchemyError, OSError) as error:
-        words = getattr(error, "orig", None) or error
+        cause = getattr(error, "orig", None) or error
+        words = cause.args[-1] if cause.args else cause
         raise SchemaError(str(words).splitlines()[0]) from error
     except CommandError as error:
         raise SchemaError(f"migration: {str(error).splitlines()[0]}") from error

@@ -35,6 +35,7 @@ class _Reading:
     """An answer while it comes in."""
 
     future: "asyncio.Future[Answer]"
+    timer: asyncio.TimerHandle
     parts: list[bytes] = field(default_factory=list)
     size: int = 0
     started: bool = False
@@ -56,19 +57,24 @@ class Connection(asyncio.Protocol):
         """Whether a request may be sent on it."""
         return self._transport is not None and not self._transport.is_closing()
 
-    def send(self, message: bytes) -> "asyncio.Future[Answer]":
-        """Send a request; the future brings its answer or ConnectionEnded."""
+    def send(self, message: bytes, seconds: float) -> "asyncio.Future[Answer]":
+        """Send a request; the future brings its answer, ConnectionEnded, or TimeoutError."""
         assert self._transport is not None
         assert self._reading is None
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._reading = _Reading(future)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        # A timer of its own costs a tenth of a timeout context, and every task pays it.
+        timer = loop.call_later(seconds, _time_out, future)
+        self._reading = _Reading(future, timer)
         self._parser = httptools.HttpResponseParser(self)
         self._transport.write(message)
         return future
 
     def abort(self) -> None:
         """End it at once."""
-        self._reading = None
+        if self._reading is not None:
+            self._reading.timer.cancel()
+            self._reading = None
         if self._transport is not None:
             self._transport.abort()
 
@@ -125,6 +131,7 @@ class Connection(asyncio.Protocol):
         if reading is None or status < 200:  # noqa: PLR2004
             return
         self._reading = None
+        reading.timer.cancel()
         self.used = True
         if not reading.future.done():
             keep_alive = self._parser.should_keep_alive()
@@ -133,7 +140,14 @@ class Connection(asyncio.Protocol):
 
     def _end(self, why: str) -> None:
         reading, self._reading = self._reading, None
-        if reading is not None and not reading.future.done():
-            reading.future.set_exception(ConnectionEnded(why, answered=reading.started))
+        if reading is not None:
+            reading.timer.cancel()
+            if not reading.future.done():
+                reading.future.set_exception(ConnectionEnded(why, answered=reading.started))
         if self._transport is not None:
             self._transport.abort()
+
+
+def _time_out(future: "asyncio.Future[Answer]") -> None:
+    if not future.done():
+        future.set_exception(TimeoutError())

@@ -94,8 +94,7 @@ class PushTransport:
     ) -> Answer:
         self.requests_sent += 1
         try:
-            async with asyncio.timeout(seconds):
-                answer = await connection.send(message)
+            answer = await connection.send(message, seconds)
         except TimeoutError as error:
             connection.abort()
             why = f"no answer from {address} within {seconds:g} s: timed out"

@@ -4,9 +4,9 @@ import socket
 from dataclasses import dataclass
 
 import pytest
-from fake_api import FakeApi, serve
 
 from edgeplane.cli.main import run
+from unit.cli.fake_api import FakeApi, serve
 
 
 @pytest.fixture

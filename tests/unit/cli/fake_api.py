@@ -4,6 +4,7 @@ import json
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 NODE = {
     "id": 7,
@@ -60,7 +61,7 @@ class Request:
 
     method: str
     path: str
-    headers: dict
+    headers: dict[str, str]
     body: bytes
 
     @property
@@ -74,8 +75,8 @@ class FakeApi:
     """Scripted answers by method and path; the last one of a path is repeated."""
 
     url: str = ""
-    requests: list = field(default_factory=list)
-    answers: dict = field(default_factory=dict)
+    requests: list[Request] = field(default_factory=list)
+    answers: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
 
     def answer(self, method, path, data=None, *, status=200, code=0, message="success", headers=()):
         """Script an answer in the envelope."""

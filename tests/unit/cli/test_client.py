@@ -6,12 +6,12 @@ import socket
 
 import msgspec
 import pytest
-from fake_api import LOGIN, NODE, TASK, page
 
 from edgeplane.client import connection, errors, records
 from edgeplane.client.errors import ApiError, Unreachable
 from edgeplane.client.records import NewNode, NewTask, NodeChanges, NodeFilter, SubIP, TaskFilter
 from edgeplane.client.rest import Client
+from unit.cli.fake_api import LOGIN, NODE, TASK, page
 
 
 def test_the_public_names_are_pinned():
@@ -118,7 +118,9 @@ def test_a_node_is_found_by_its_whole_name(api):
     second = {**page({**NODE, "name": "edge-1"}), "total": 101, "page": 2, "pageSize": 100}
     api.answer("GET", "/api/v1/nodes", first)
     api.answer("GET", "/api/v1/nodes", second)
-    assert Client(api.url, "t").find_node("edge-1").name == "edge-1"
+    found = Client(api.url, "t").find_node("edge-1")
+    assert found is not None
+    assert found.name == "edge-1"
     assert Client(api.url, "t").find_node("edge-2") is None
 
 

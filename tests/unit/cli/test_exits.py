@@ -7,12 +7,12 @@ import sys
 
 import click
 import pytest
-from fake_api import NODE, TASK
 
 from edgeplane.cli import main, nodes
 from edgeplane.cli.exits import Exit, stop_for
 from edgeplane.environ import SettingError
 from edgeplane.model import errors
+from unit.cli.fake_api import NODE, TASK
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,9 @@ def test_an_interrupt_is_quiet(logged_in, edgeplane, monkeypatch):
 )
 def test_errors_of_the_house_have_their_exit_codes(error, exit_code):
     """The commands that open the store themselves use the same numbers."""
-    assert stop_for(error).status is exit_code
+    stop = stop_for(error)
+    assert stop is not None
+    assert stop.status is exit_code
 
 
 def test_an_unknown_error_is_nobodys():
@@ -224,7 +226,8 @@ def test_the_token_is_never_printed(logged_in, edgeplane):
 def test_the_root_summaries_are_those_of_the_commands():
     """The help, which imports no command, says of each what the command says of itself."""
     for name, entry in main.root.entries.items():
-        command = main.root.get_command(None, name)
+        command = main.root.get_command(click.Context(main.root), name)
+        assert command is not None
         assert (command.name, command.get_short_help_str(100)) == (name, entry.summary)
 
 
@@ -232,8 +235,9 @@ def test_every_command_has_json():
     """Whatever is printed for people can be had as JSON."""
 
     def leaves(group, path=()):
-        for name in group.list_commands(None):
-            command = group.get_command(None, name)
+        context = click.Context(group)
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
             if isinstance(command, click.Group):
                 yield from leaves(command, (*path, name))
             else:

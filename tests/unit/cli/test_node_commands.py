@@ -2,7 +2,7 @@
 
 import json
 
-from fake_api import NODE, page
+from unit.cli.fake_api import NODE, page
 
 
 def test_add_sends_what_was_asked(logged_in, edgeplane):

@@ -1,37 +1,20 @@
 """Child processes: they are kept up, stopped with grace, and never outlive their parent."""
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from edgeplane.cli import processes
+from edgeplane.cli import leash, processes
 from edgeplane.cli.processes import Child, Program, describe_end, stop_all
+from kit.waiting import until
+from unit.cli.real_processes import alive
 
 _SLEEPER = "import time; print('ready', flush=True); time.sleep(60)"
 _STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + _SLEEPER
-
-
-def eventually(fact, seconds=10.0):
-    """Wait until a fact about another process holds; return whether it came to hold."""
-    end = time.monotonic() + seconds
-    while not fact():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def alive(pid):
-    """Whether a process runs (a dead one nobody has waited for does not)."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 @pytest.fixture
@@ -71,11 +54,11 @@ def test_a_child_that_dies_is_started_again(child, capfd, monkeypatch):
         kept.tend()
         return kept.pid != first and kept.ended is None
 
-    assert eventually(again)
+    until(again)
     assert "child ended (SIGKILL): starting it again in 0.01 s" in capfd.readouterr().err
     second = kept.pid
     os.kill(second, signal.SIGKILL)
-    assert eventually(lambda: (kept.tend(), kept.pid != second)[1])
+    until(lambda: (kept.tend(), kept.pid != second)[1])
     assert "starting it again in 0.02 s" in capfd.readouterr().err
 
 
@@ -97,7 +80,7 @@ def test_a_child_that_does_not_heed_is_killed(child, capfd, monkeypatch):
         said += capfd.readouterr().err
         return "ready" in said
 
-    assert eventually(ready)
+    until(ready)
     stop_all([stubborn])
     assert stubborn.ended == -signal.SIGKILL
     assert "did not stop in 0.2 s: killed" in capfd.readouterr().err
@@ -119,17 +102,19 @@ time.sleep(60)
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     with parent:
+        assert parent.stdout is not None
+        assert parent.stderr is not None
         pid = int(parent.stdout.readline())
         assert "ready" in parent.stderr.readline()
         assert alive(pid)
         parent.kill()
-        assert eventually(lambda: not alive(pid))
+        until(lambda: not alive(pid))
 
 
 def test_a_child_whose_parent_is_gone_already_does_not_begin():
     """The leash is checked after it was asked for: no gap is left in between."""
     done = subprocess.run(
-        [sys.executable, processes.leash.__file__, "1", sys.executable, "-c", "print('began')"],
+        [sys.executable, str(leash.__file__), "1", sys.executable, "-c", "print('began')"],
         capture_output=True,
         timeout=30,
         check=False,

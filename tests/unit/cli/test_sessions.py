@@ -7,10 +7,10 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from fake_api import LOGIN, page
 
 from edgeplane.cli import sessions
 from edgeplane.cli.sessions import Session
+from unit.cli.fake_api import LOGIN, page
 
 
 @pytest.fixture

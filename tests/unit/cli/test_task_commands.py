@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from fake_api import NODE, TASK, page
+
+from unit.cli.fake_api import NODE, TASK, page
 
 ENDED = {**TASK, "status": "success", "attempts": 1, "result": "Reload completed"}
 FAILED = {**TASK, "status": "failed", "attempts": 2, "lastError": "nginx -t: no"}

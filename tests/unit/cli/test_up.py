@@ -8,62 +8,19 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
-from test_processes import alive, eventually
 
 from edgeplane.cli import local
 from edgeplane.cli.exits import Stop
 from edgeplane.cli.local import Keys, Place
 from edgeplane.environ import ListenAddress
+from kit.ports import free_port
+from kit.waiting import until
+from unit.cli.real_processes import Up, alive
 
 pytest.importorskip("fastapi", reason="needs the server extra")
-
-
-class Up:
-    """A running ``edgeplane up`` on free ports, with the lines it printed."""
-
-    def __init__(self, folder, *options, **env):
-        self.folder = folder
-        self.lines = []
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "edgeplane", "up", *options],
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, **env, "PYTHONUNBUFFERED": "1"},
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self):
-        for line in self.process.stdout:
-            self.lines.append(line.rstrip())
-
-    def said(self, text):
-        """Whether a line holds this text; waits for it."""
-        return eventually(lambda: any(text in line for line in self.lines), 30)
-
-    @property
-    def children(self):
-        """The ids of its two daemons."""
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in path.read_text().split()]
-
-    def stop(self, number=signal.SIGTERM):
-        """End it; return its exit code."""
-        self.process.send_signal(number)
-        return self.process.wait(40)
-
-    def close(self):
-        """Make sure it is gone, and read what is left of its lines."""
-        if self.process.poll() is None:
-            self.stop(signal.SIGKILL)
-        self._reader.join(10)
-        self.process.stdout.close()
 
 
 @pytest.fixture
@@ -72,7 +29,10 @@ def up(tmp_path):
     started = []
 
     def start(*options, **env):
-        ports = ("--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0")
+        ports = (
+            *("--listen", f"127.0.0.1:{free_port()}"),
+            *("--agent-listen", f"127.0.0.1:{free_port()}"),
+        )
         started.append(Up(tmp_path / "folder", *(options or ports), **env))
         return started[-1]
 
@@ -98,7 +58,7 @@ def test_from_nothing_to_a_first_task(up, tmp_path, monkeypatch):
     monkeypatch.setenv("MYSQL_DSN", "root:password@tcp(192.0.2.1:3306)/elsewhere")
     (tmp_path / "folder" / ".env").write_text("MYSQL_DSN=nonsense\nHTTP_ADDR=nonsense\n")
     first = up()
-    assert first.said("Ctrl-C stops it."), first.lines
+    first.wait_for("Ctrl-C stops it.")
     state = tmp_path / "folder" / ".state"
     for name in ("agent_token", "admin_password", "session.json"):
         assert stat.S_IMODE((state / name).stat().st_mode) == 0o600
@@ -121,10 +81,10 @@ def test_from_nothing_to_a_first_task(up, tmp_path, monkeypatch):
     assert token not in printed
 
     again = up()
-    assert again.said("Ctrl-C stops it."), again.lines
+    again.wait_for("Ctrl-C stops it.")
     code, out = _edgeplane(again.folder, "node", "list", "--json")
     assert code == 0
-    port = int(re.search(r"agent at http://127.0.0.1:(\d+)/", "\n".join(again.lines))[1])
+    (port,) = map(int, re.findall(r"agent at http://127.0.0.1:(\d+)/", "\n".join(again.lines)))
     assert [(node["name"], node["agentPort"]) for node in json.loads(out)["list"]] == [
         ("local", port)
     ]
@@ -135,13 +95,13 @@ def test_from_nothing_to_a_first_task(up, tmp_path, monkeypatch):
 def test_a_daemon_that_dies_is_started_again(up):
     """Kill both daemons: both come back, and a task runs again."""
     running = up()
-    assert running.said("Ctrl-C stops it."), running.lines
+    running.wait_for("Ctrl-C stops it.")
     before = running.children
     for pid in before:
         os.kill(pid, signal.SIGKILL)
-    assert eventually(lambda: len(set(running.children) - set(before)) == 2)
+    until(lambda: len(set(running.children) - set(before)) == 2)
     begun = "Server running on"
-    assert eventually(lambda: sum(begun in line for line in running.lines) == 2, 30)
+    until(lambda: sum(begun in line for line in running.lines) == 2, 30)
     code, _ = _edgeplane(
         running.folder, "task", "create", "--node", "local", "--type", "reload", "--wait"
     )
@@ -152,23 +112,23 @@ def test_a_daemon_that_dies_is_started_again(up):
 def test_killed_outright_it_leaves_nobody_behind(up):
     """After kill -9 of ``up`` neither daemon lingers, and the folder can be used again."""
     killed = up()
-    assert killed.said("Ctrl-C stops it."), killed.lines
+    killed.wait_for("Ctrl-C stops it.")
     children = killed.children
     killed.stop(signal.SIGKILL)
-    assert eventually(lambda: not any(alive(pid) for pid in children))
+    until(lambda: not any(alive(pid) for pid in children))
     again = up()
-    assert again.said("Ctrl-C stops it."), again.lines
+    again.wait_for("Ctrl-C stops it.")
     assert again.stop() == 0
 
 
 def test_a_second_one_on_the_same_folder_is_one_line(up):
     """The folder belongs to one ``up`` at a time; the line names the other's process id."""
     first = up()
-    assert eventually((first.folder / ".state" / "up.lock").exists)
-    assert eventually((first.folder / ".state" / "agent_token").exists)
+    until((first.folder / ".state" / "up.lock").exists)
+    until((first.folder / ".state" / "agent_token").exists)
     second = up()
     assert second.process.wait(30) == 1
-    assert second.said(f"an edgeplane up runs here already (pid {first.process.pid})")
+    second.wait_for(f"an edgeplane up runs here already (pid {first.process.pid})")
     assert len(second.lines) == 1
     first.stop()
 
@@ -181,9 +141,7 @@ def test_a_taken_port_is_one_line(up, option):
         other = "--agent-listen" if option == "--listen" else "--listen"
         refused = up(option, f"127.0.0.1:{port}", other, "127.0.0.1:0")
         assert refused.process.wait(30) == 1
-        assert refused.said(
-            f"port {port} (127.0.0.1:{port}) cannot be used: address already in use"
-        )
+        refused.wait_for(f"port {port} (127.0.0.1:{port}) cannot be used: address already in use")
     assert len(refused.lines) == 1
     assert option in refused.lines[0]
 
@@ -192,14 +150,14 @@ def test_a_daemon_that_cannot_start_ends_it(up):
     """What the daemon says is shown, the rest is stopped, and the exit code is 1."""
     refused = up(EDGEPLANE_CRASH_AT="nowhere")
     assert refused.process.wait(60) == 1
-    assert refused.said("did not start")
+    refused.wait_for("did not start")
 
 
 def test_a_malformed_address_is_one_line(up):
     """The option is named, with exit code 2."""
     refused = up("--listen", "8080")
     assert refused.process.wait(30) == 2
-    assert refused.said("--listen: must look like :8080")
+    refused.wait_for("--listen: must look like :8080")
 
 
 def test_what_points_elsewhere_is_kept_from_the_daemons(tmp_path, monkeypatch):

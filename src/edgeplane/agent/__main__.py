@@ -1,0 +1,5 @@
+"""``python -m edgeplane.agent`` is ``edgeplane-agent``."""
+
+from edgeplane.agent.cli import main
+
+main()

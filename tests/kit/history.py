@@ -1,0 +1,107 @@
+"""What happened in a run, in order: written down by the tests, judged by ``kit.checker``.
+
+Times are this machine's monotonic clock, in seconds. Everything is also appended to a file of
+lines, so that a run that went wrong can be read afterwards.
+"""
+
+import json
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """A client got its 200 for a create."""
+
+    at: float
+    request_id: str
+    task_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """A task's file appeared under its own name in an agent's folder."""
+
+    at: float
+    request_id: str
+    file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Killed:
+    """A process was killed, or stopped in its tracks."""
+
+    at: float
+    who: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restarted:
+    """It runs again."""
+
+    at: float
+    who: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A task was first seen to be final."""
+
+    at: float
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampled:
+    """The tasks that were ``running`` at one moment, each with the state of its node's lease."""
+
+    at: float
+    running: tuple[tuple[int, float | None], ...]
+    """Task id, and for how many seconds its lease has lapsed: negative while it lives, None where
+    the mailbox has no time at all."""
+
+
+Event = Accepted | Effect | Killed | Restarted | Ended | Sampled
+
+
+class History:
+    """Events in the order they were told; any thread may add one."""
+
+    def __init__(self, file: Path | None = None) -> None:
+        self._events: list[Event] = []
+        self._lock = threading.Lock()
+        self._file = file
+
+    @property
+    def events(self) -> list[Event]:
+        """What has been told so far."""
+        with self._lock:
+            return list(self._events)
+
+    @property
+    def accepted(self) -> dict[str, int]:
+        """Request ids that a client was answered for, and their tasks."""
+        return {e.request_id: e.task_id for e in self.events if isinstance(e, Accepted)}
+
+    def accept(self, request_id: str, task_id: int) -> None:
+        """A client got its answer."""
+        self.add(Accepted(at=time.monotonic(), request_id=request_id, task_id=task_id))
+
+    def kill(self, who: str) -> None:
+        """A process is gone, or frozen."""
+        self.add(Killed(at=time.monotonic(), who=who))
+
+    def restart(self, who: str) -> None:
+        """It is back."""
+        self.add(Restarted(at=time.monotonic(), who=who))
+
+    def add(self, event: Event) -> None:
+        """Append an event."""
+        with self._lock:
+            self._events.append(event)
+            if self._file is not None:
+                line = json.dumps({"event": type(event).__name__, **asdict(event)})
+                with self._file.open("a") as out:
+                    out.write(line + "\n")

@@ -1,0 +1,103 @@
+"""The tables as they are, read past our own store: with sqlite3 or pymysql, and plain SQL."""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kit.servers import MariaDB
+
+#: Each running task, and for how many seconds its node's lease has lapsed.
+_LEASES = """
+SELECT t.id, {age} FROM agent_tasks t LEFT JOIN node_mailboxes m ON m.node_id = t.node_id
+WHERE t.status = 'running'
+"""
+_SQLITE_AGE = "(julianday('now') - julianday(m.next_at)) * 86400.0"
+_MYSQL_AGE = "TIMESTAMPDIFF(MICROSECOND, m.next_at, UTC_TIMESTAMP(3)) / 1000000"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRow:
+    """A row of ``agent_tasks``, and the numbers of its rows in ``task_attempts``."""
+
+    id: int
+    request_id: str
+    status: str
+    due_again: bool  #: ``next_retry_at`` is set
+    attempts: int
+    last_error: str | None
+    numbers: tuple[int, ...]
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing but a person will move it."""
+        return self.status == "success" or (self.status == "failed" and not self.due_again)
+
+
+class Tables:
+    """Reads one database; every call uses a connection of its own."""
+
+    def __init__(self, rows: Callable[[str], Sequence[Sequence[Any]]], age: str) -> None:
+        self._rows = rows
+        self._age = age
+
+    @classmethod
+    def of_sqlite(cls, file: Path) -> "Tables":
+        """Read a SQLite file."""
+
+        def rows(sql: str) -> Sequence[Sequence[Any]]:
+            with closing(sqlite3.connect(file, timeout=10)) as connection:
+                return connection.execute(sql).fetchall()
+
+        return cls(rows, _SQLITE_AGE)
+
+    @classmethod
+    def of_mariadb(cls, server: MariaDB, database: str) -> "Tables":
+        """Read a database of a server; it may be away: then calls raise pymysql's errors."""
+
+        def rows(sql: str) -> Sequence[Sequence[Any]]:
+            with server.connect(database) as connection, connection.cursor() as cursor:
+                cursor.execute(sql)
+                return cursor.fetchall()
+
+        return cls(rows, _MYSQL_AGE)
+
+    def leases(self) -> tuple[tuple[int, float | None], ...]:
+        """Return what ``Sampled.running`` holds."""
+        found = self._rows(_LEASES.format(age=self._age))
+        return tuple((int(i), None if age is None else float(age)) for i, age in found)
+
+    def owners(self) -> dict[int, str | None]:
+        """Return who holds which node."""
+        return {int(n): who for n, who in self._rows("SELECT node_id, owner FROM node_mailboxes")}
+
+    def final_ids(self) -> set[str]:
+        """Return the request ids of the tasks that are final."""
+        found = self._rows(
+            "SELECT request_id FROM agent_tasks WHERE status = 'success'"
+            " OR (status = 'failed' AND next_retry_at IS NULL)"
+        )
+        return {request_id for (request_id,) in found}
+
+    def tasks(self) -> list[TaskRow]:
+        """Return every task."""
+        numbers: dict[int, list[int]] = {}
+        for task_id, number in self._rows("SELECT task_id, number FROM task_attempts"):
+            numbers.setdefault(task_id, []).append(number)
+        found = self._rows(
+            "SELECT id, request_id, status, next_retry_at, attempts, last_error FROM agent_tasks"
+        )
+        return [
+            TaskRow(
+                id=row[0],
+                request_id=row[1],
+                status=row[2],
+                due_again=row[3] is not None,
+                attempts=row[4],
+                last_error=row[5],
+                numbers=tuple(sorted(numbers.get(row[0], []))),
+            )
+            for row in found
+        ]
