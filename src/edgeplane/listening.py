@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -11,9 +12,10 @@ from typing import Any
 import uvicorn
 
 from edgeplane.environ import ListenAddress, SettingError
+from edgeplane.http_bounds import Bounds, bounded
 
 BACKLOG = 2048
-KEEP_ALIVE_SECONDS = 120
+KEEP_ALIVE_SECONDS = 120  #: not below 75: a control plane comes back on the same connection
 GRACE_SECONDS = 10
 
 
@@ -58,14 +60,22 @@ def _why(error: OSError) -> str:
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to us, and says when it listens."""
+    """A uvicorn server with bounds, that leaves signals to us and says when it listens.
 
-    def __init__(self, app: Any, on_listening: Callable[[], None]) -> None:
+    Args:
+        app: what answers.
+        on_listening: called once, when connections are accepted.
+        bounds: of its connections; those of a control plane unless given.
+
+    """
+
+    def __init__(
+        self, app: Any, on_listening: Callable[[], None], bounds: Bounds | None = None
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",
-                loop="uvloop",
+                http=bounded(bounds or Bounds()),
                 lifespan="off",
                 ws="none",
                 interface="asgi3",
@@ -79,6 +89,8 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=GRACE_SECONDS,
             )
         )
+        # Below this, it logs what any stranger sends it.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         self._on_listening = on_listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -91,12 +103,18 @@ class Server(uvicorn.Server):
         """Leave signals alone: ``stop_on_signals`` has them."""
         yield
 
-    def stop_on_signals(self) -> None:
-        """Stop on SIGTERM and SIGINT; a second one does not wait for open connections."""
+    def stop_on_signals(self, also: Callable[[], None] | None = None) -> None:
+        """Stop on SIGTERM and SIGINT; a second one does not wait for open connections.
+
+        ``also`` is called at each of them, before the server begins to stop.
+        """
+
+        def stop() -> None:
+            if also is not None:
+                also()
+            self.force_exit = self.should_exit
+            self.should_exit = True
+
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
-
-    def _stop(self) -> None:
-        self.force_exit = self.should_exit
-        self.should_exit = True
+            loop.add_signal_handler(number, stop)

@@ -33,6 +33,7 @@ class Effects:
         self._folder = folder
         self._history = history
         self._lost = False
+        self._draining = threading.Lock()
         self._handle = _check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
         wanted = _IN_CREATE | _IN_MOVED_TO
         _check(_libc.inotify_add_watch(self._handle, os.fsencode(folder), wanted))
@@ -40,15 +41,21 @@ class Effects:
         self._thread = threading.Thread(target=self._watch, name="effects", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Read what is left, and end; raise EffectsLost where events were dropped."""
-        os.close(self._end_write)
-        self._thread.join()
+    def flush(self) -> None:
+        """Tell of everything that has happened by now; raise EffectsLost where some was dropped."""
         self._drain()
-        os.close(self._handle)
-        os.close(self._end_read)
         if self._lost:
             raise EffectsLost(str(self._folder))
+
+    def stop(self) -> None:
+        """Tell of everything that has happened, and end; raise EffectsLost as ``flush`` does."""
+        os.close(self._end_write)
+        self._thread.join()
+        try:
+            self.flush()
+        finally:
+            os.close(self._handle)
+            os.close(self._end_read)
 
     def _watch(self) -> None:
         while True:
@@ -58,17 +65,20 @@ class Effects:
                 return
 
     def _drain(self) -> None:
-        while True:
-            try:
-                data = os.read(self._handle, 64 << 10)
-            except BlockingIOError:
-                return
-            at = 0
-            while at < len(data):
-                _, mask, _, length = _HEADER.unpack_from(data, at)
-                name = data[at + _HEADER.size : at + _HEADER.size + length].rstrip(b"\0")
-                at += _HEADER.size + length
-                self._tell(mask, os.fsdecode(name))
+        with self._draining:
+            while True:
+                try:
+                    self._read(os.read(self._handle, 64 << 10))
+                except BlockingIOError:
+                    return
+
+    def _read(self, data: bytes) -> None:
+        at = 0
+        while at < len(data):
+            _, mask, _, length = _HEADER.unpack_from(data, at)
+            name = data[at + _HEADER.size : at + _HEADER.size + length].rstrip(b"\0")
+            at += _HEADER.size + length
+            self._tell(mask, os.fsdecode(name))
 
     def _tell(self, mask: int, name: str) -> None:
         self._lost = self._lost or bool(mask & _IN_Q_OVERFLOW)
@@ -76,9 +86,7 @@ class Effects:
         if found is None or mask & _IN_ISDIR:
             return
         file = str(self._folder / name)
-        self._history.add(
-            Effect(at=time.monotonic(), request_id=found["request_id"], file=file)
-        )
+        self._history.add(Effect(at=time.monotonic(), request_id=found["request_id"], file=file))
 
 
 def _check(result: int) -> int:

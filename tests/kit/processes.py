@@ -129,7 +129,9 @@ class ControlPlane(Process):
         self, method: str, path: str, body: Any = None, *, token: str | None = None
     ) -> dict[str, Any]:
         """Call the API; return the envelope, with the HTTP status added as ``status``."""
-        data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
+        data = (
+            body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
+        )
         headers = {"Content-Type": "application/json"}
         bearer = self.token if token is None else token
         if bearer:

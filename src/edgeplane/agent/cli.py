@@ -1,6 +1,5 @@
 """The command ``edgeplane-agent``."""
 
-import logging
 import os
 import sys
 from typing import NoReturn
@@ -14,6 +13,7 @@ from edgeplane.agent.journal_file import JournalError, open_journal
 from edgeplane.agent.server import Parts
 from edgeplane.agent.settings import AgentSettings
 from edgeplane.environ import Environ, SettingError
+from edgeplane.listening import bind
 from edgeplane.observe import logs
 from edgeplane.observe.logs import one_line, say
 
@@ -40,8 +40,6 @@ def run(listen: str | None, state_dir: str | None, executor: str | None) -> None
     }
     os.environ.update({name: value for name, value in given.items() if value})
     logs.set_up()
-    # Below this, uvicorn logs what any stranger sends it.
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     try:
         parts = _prepare(Environ.load())
     except SettingError as error:
@@ -67,14 +65,10 @@ def _prepare(environ: Environ) -> Parts:
     say(f"HTTP address: {loaded.listen}")
     journal = open_journal(loaded.state_dir / "journal.db")
     try:
-        listener = server.listen(loaded.listen)
-    except OSError as error:
+        listener = bind("AGENT_HTTP_ADDR", loaded.listen)
+    except SettingError as error:
         journal.close()
-        _give_up(
-            f"AGENT_HTTP_ADDR: {loaded.listen} cannot be listened on:"
-            f" {error.strerror}; stop what holds it, or set another address",
-            code=1,
-        )
+        _give_up(str(error), code=1)
     return Parts(settings=loaded, listener=listener, journal=journal, executor=executor)
 
 

@@ -8,14 +8,15 @@ business, not known here; a caller that goes away changes nothing.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
 
 from edgeplane.agent.executors.base import Executor, Outcome, Permit
 from edgeplane.agent.journal import Journal
 from edgeplane.agent.journal_file import Asked, Standing
-from edgeplane.model.errors import AlreadyExists, Internal, TooMany, WrongState
+from edgeplane.model.errors import AlreadyExists, DomainError, Internal, TooMany, WrongState
 from edgeplane.model.tasks import DEFAULT_TIMEOUT_SECONDS, bounded_text
 from edgeplane.observe.crashpoints import crash_point
 from edgeplane.wire import ExecuteReply, ExecuteRequest, payload_digest
@@ -24,6 +25,8 @@ MAX_RUNNING: Final = 256
 WORKERS: Final = 16
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
 _Answer = tuple[ExecuteReply, bool]  #: and whether it came from the journal
 
 
@@ -35,6 +38,7 @@ class _Run:
     attempt: int
     permit: Permit = field(default_factory=Permit)
     begun: bool = False  #: the journal has it as begun
+    decided: bool = False  #: its outcome is known, and on its way into the journal
     task: asyncio.Task[_Answer] = field(init=False)
 
 
@@ -46,9 +50,9 @@ class Executions:
         self._journal = journal
         self._executor = executor
         self._limit = limit
-        self._epoch = journal.epoch
+        self._epochs = journal.epochs.copy()
         self._runs: dict[str, _Run] = {}
-        self._jobs: set[asyncio.Future[Outcome]] = set()
+        self._jobs: set[asyncio.Future[Any]] = set()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="executor")
         self._closing = False
 
@@ -66,22 +70,23 @@ class Executions:
         """Carry a well-formed request out, or give the answer it has had.
 
         Raises:
-            WrongState: its epoch is lower than one seen before.
+            WrongState: its epoch is lower than one seen before for its node.
             AlreadyExists: its id belongs to another type or payload.
             TooMany: as many are running as may.
             DatabaseError: the journal cannot be written; nothing is known to have been done.
             Internal: the agent is stopping.
 
         """
-        raised = self._follow(request.epoch)
+        self._follow(request)
         digest = payload_digest(request.type, bytes(request.payload))
-        run = await self._same(request, digest)
-        if run is None:
-            run = self._start(request, digest)
-        else:
-            run.attempt = max(run.attempt, request.attempt)
-            if raised and request.epoch is not None:
-                await self._journal.raise_epoch(request.epoch)
+        try:
+            joined = await self._same(request, digest)
+            run = joined or self._start(request, digest)
+        except DomainError:
+            await self._keep_epoch(request)
+            raise
+        if joined:
+            await self._keep_epoch(request)
         return await self._answer(run)
 
     async def close(self, grace: float) -> None:
@@ -98,23 +103,42 @@ class Executions:
             run.task.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _follow(self, epoch: int | None) -> bool:
-        """Refuse an epoch that is past; say whether this one is new."""
-        if epoch is None or epoch == self._epoch:
-            return False
-        if epoch < self._epoch:
-            raise WrongState(f"stale epoch {epoch}: this agent follows {self._epoch}")
-        self._epoch = epoch
-        return True
+    def _follow(self, request: ExecuteRequest) -> None:
+        """Refuse an epoch that is past for its node, and remember one that is new."""
+        node_id = request.node_id or 0
+        followed = self._epochs.of(node_id)
+        if request.epoch is None:
+            return
+        if request.epoch < followed:
+            raise WrongState(
+                f"stale epoch {request.epoch} for node {node_id}: this agent follows {followed}"
+            )
+        self._epochs.raise_to(request.epoch, node_id)
+
+    async def _keep_epoch(self, request: ExecuteRequest) -> None:
+        """Bring the epoch of a request to disk that is answered without a begin of its own.
+
+        Otherwise whoever was followed before could act again after a restart.
+        """
+        node_id = request.node_id or 0
+        if request.epoch is not None and request.epoch > self._journal.epochs.of(node_id):
+            await self._journal.raise_epoch(request.epoch, node_id)
 
     async def _same(self, request: ExecuteRequest, digest: bytes) -> _Run | None:
-        """Return the run of this very request, if there is one."""
+        """Return the run that answers this request too, if there is one.
+
+        A higher attempt joins only what is being carried out: what ends now, or is answered from
+        the journal, is of an attempt before it.
+        """
         while (run := self._runs.get(request.request_id)) is not None:
-            if run.digest == digest:
+            same = run.digest == digest
+            if same and (request.attempt <= run.attempt or (run.begun and not run.decided)):
+                run.attempt = max(run.attempt, request.attempt)
                 return run
-            if run.begun:
+            if run.begun and not same:
                 raise _different(request.request_id)
-            await asyncio.wait((run.task,))  # until it is begun, the id may not be that one's
+            await asyncio.wait((run.task,))  # what it leaves in the journal says how to go on
+            self._follow(request)  # a newer owner may have come meanwhile
         return None
 
     def _start(self, request: ExecuteRequest, digest: bytes) -> _Run:
@@ -157,6 +181,7 @@ class Executions:
                 digest=run.digest,
                 attempt=run.attempt,
                 epoch=request.epoch,
+                node_id=request.node_id or 0,
             )
         )
         if found.standing is Standing.DIFFERENT:
@@ -166,41 +191,57 @@ class Executions:
         run.begun = True
         crash_point("agent.after_begin")
         interrupted = found.standing is Standing.INTERRUPTED
-        outcome = await self._within_time(request, run.permit, interrupted=interrupted)
+        outcome = await self._outcome(request, run.permit, interrupted=interrupted)
         message = bounded_text(outcome.message)
+        run.decided = True
         crash_point("agent.before_done")
         await self._journal.finish(request.request_id, run.attempt, outcome.status, message)
         crash_point("agent.after_done")
         _tell(request, outcome.status, message)
         return ExecuteReply(request.request_id, outcome.status, message), False
 
-    async def _within_time(
+    async def _outcome(
         self, request: ExecuteRequest, permit: Permit, *, interrupted: bool
     ) -> Outcome:
-        """Run the executor in a thread, at most as long as the request allows.
+        """Let the executor do what is to be done, or what an interrupted run left undone."""
+        try:
+            if interrupted:
+                # Under no time limit: a failure told here might be told of an effect that is there.
+                job = self._enter(self._executor.recover, request)
+                await asyncio.wait((job,))
+                if (recovered := job.result()) is not None:
+                    return recovered
+            return await self._within_time(request, permit)
+        except Exception:  # noqa: BLE001  an executor's fault is an outcome
+            _log.exception("executor %s broke on task %s", self._executor.name, request.request_id)
+            return Outcome("failed", "the executor broke; the agent's log says how")
+
+    async def _within_time(self, request: ExecuteRequest, permit: Permit) -> Outcome:
+        """Run the executor, at most as long as the request allows.
 
         A run that takes longer is given up while its effect can still be prevented; once the effect
         is under way it is waited for, because nothing else could be told truly.
         """
         limit = request.timeout_seconds or DEFAULT_TIMEOUT_SECONDS
-        work = self._resume if interrupted else self._executor.execute
-        job = asyncio.get_running_loop().run_in_executor(self._pool, work, request, permit)
-        self._jobs.add(job)
-        job.add_done_callback(self._returned)
+        job = self._enter(self._executor.execute, request, permit)
         await asyncio.wait((job,), timeout=limit)
         if not job.done() and permit.revoke():
             return Outcome("failed", f"timed out after {limit} s")
-        try:
-            return await job
-        except Exception:  # noqa: BLE001  an executor's fault is an outcome
-            _log.exception("executor %s broke on task %s", self._executor.name, request.request_id)
-            return Outcome("failed", "the executor broke; the agent's log says how")
+        await asyncio.wait((job,))
+        return job.result()
 
-    def _resume(self, request: ExecuteRequest, permit: Permit) -> Outcome:
-        """Do what an interrupted run left undone, if anything."""
-        return self._executor.recover(request) or self._executor.execute(request, permit)
+    def _enter(self, work: Callable[[Unpack[_Ts]], _T], *args: Unpack[_Ts]) -> asyncio.Future[_T]:
+        """Call the executor in a thread.
 
-    def _returned(self, job: asyncio.Future[Outcome]) -> None:
+        To be awaited with ``asyncio.wait`` only: that leaves it alone when the waiting is cancelled,
+        so that a thread inside the executor is known to be there.
+        """
+        job = asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+        self._jobs.add(job)
+        job.add_done_callback(self._returned)
+        return job
+
+    def _returned(self, job: asyncio.Future[Any]) -> None:
         self._jobs.discard(job)
         if not job.cancelled():
             job.exception()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
+from edgeplane.agent.epochs import Epochs
 from edgeplane.agent.journal_file import Asked, Found, JournalFile
 from edgeplane.model.errors import DatabaseError
 
@@ -39,9 +40,9 @@ class Journal:
         self._thread.start()
 
     @property
-    def epoch(self) -> int:
-        """The highest epoch on record."""
-        return self._file.epoch
+    def epochs(self) -> Epochs:
+        """The highest epochs on record; not to be changed."""
+        return self._file.epochs
 
     @property
     def entries(self) -> int:
@@ -60,9 +61,9 @@ class Journal:
         """Enter how a begun request ended."""
         await self._write(lambda file: file.finish(request_id, attempt, status, message))
 
-    async def raise_epoch(self, epoch: int) -> None:
-        """Remember the highest epoch seen."""
-        await self._write(lambda file: file.raise_epoch(epoch))
+    async def raise_epoch(self, epoch: int, node_id: int) -> None:
+        """Remember the highest epoch seen of a node."""
+        await self._write(lambda file: file.raise_epoch(epoch, node_id))
 
     async def close(self) -> None:
         """Write what is waiting, then close the file."""

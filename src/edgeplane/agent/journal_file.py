@@ -8,11 +8,14 @@ that began with an empty journal would do again what it has done.
 import os
 import sqlite3
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote
+
+from edgeplane.agent.epochs import Epochs
 
 SCHEMA_VERSION: Final = 1
 
@@ -27,7 +30,11 @@ _WAL_BYTES = 16 << 20
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-INSERT INTO meta VALUES ('epoch', 0);
+CREATE TABLE epochs (
+    node_id INTEGER PRIMARY KEY,
+    epoch INTEGER NOT NULL,
+    turn INTEGER NOT NULL UNIQUE
+);
 CREATE TABLE requests (
     request_id TEXT PRIMARY KEY,
     type TEXT NOT NULL,
@@ -54,7 +61,8 @@ class Asked:
     kind: str
     digest: bytes  #: of type and payload
     attempt: int
-    epoch: int | None
+    epoch: int | None = None
+    node_id: int = 0  #: whose epoch it is; several nodes may be this machine
 
 
 class Standing(StrEnum):
@@ -84,8 +92,12 @@ class JournalFile:
         self._kept = kept
         self._prune_beyond = kept
         self.entries: int = self._number("SELECT count(*) FROM requests")
-        self.epoch: int = self._number("SELECT value FROM meta WHERE name = 'epoch'")
-        self._committed = (self.entries, self.epoch)
+        self._committed_entries = self.entries
+        self.epochs = Epochs(
+            connection.execute("SELECT node_id, epoch FROM epochs ORDER BY turn").fetchall()
+        )
+        """Those on disk: never changed, but replaced at a commit."""
+        self._raised: Epochs | None = None  #: what a commit replaces them with, if anything
 
     def start(self) -> None:
         """Open a transaction."""
@@ -94,11 +106,14 @@ class JournalFile:
     def commit(self) -> None:
         """Make everything since ``start`` durable; raise sqlite3.Error if it cannot be."""
         self._connection.execute("COMMIT")
-        self._committed = (self.entries, self.epoch)
+        self._committed_entries = self.entries
+        self.epochs = self._raised or self.epochs
+        self._raised = None
 
     def rollback(self) -> None:
         """Forget everything since ``start``."""
-        self.entries, self.epoch = self._committed
+        self.entries = self._committed_entries
+        self._raised = None
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
@@ -108,7 +123,7 @@ class JournalFile:
         What failed is begun again under a higher attempt only; what succeeded never.
         """
         if asked.epoch is not None:
-            self.raise_epoch(asked.epoch)
+            self.raise_epoch(asked.epoch, asked.node_id)
         row = self._connection.execute(
             "SELECT type, digest, attempt, state, status, message FROM requests"
             " WHERE request_id = ?",
@@ -137,11 +152,19 @@ class JournalFile:
             (attempt, status, message, _now(), request_id),
         )
 
-    def raise_epoch(self, epoch: int) -> None:
-        """Remember the highest epoch seen."""
-        if epoch > self.epoch:
-            self._connection.execute("UPDATE meta SET value = ? WHERE name = 'epoch'", (epoch,))
-            self.epoch = epoch
+    def raise_epoch(self, epoch: int, node_id: int) -> None:
+        """Remember the highest epoch seen of a node."""
+        if epoch <= (self._raised or self.epochs).of(node_id):
+            return
+        if self._raised is None:
+            self._raised = self.epochs.copy()
+        for forgotten in self._raised.raise_to(epoch, node_id):
+            self._connection.execute("DELETE FROM epochs WHERE node_id = ?", (forgotten,))
+        self._connection.execute(
+            "INSERT OR REPLACE INTO epochs (node_id, epoch, turn)"
+            " SELECT ?, ?, coalesce(max(turn), 0) + 1 FROM epochs",
+            (node_id, epoch),
+        )
 
     def prune(self, now: int | None = None) -> int:
         """Drop some of the oldest done entries, where there are too many; say how many.
@@ -228,7 +251,7 @@ def _set_up(connection: sqlite3.Connection) -> None:
 def _check(path: Path, connection: sqlite3.Connection) -> None:
     """Refuse a file that is not a sound journal of this version."""
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    if not {"meta", "requests"} <= tables:
+    if not {"meta", "epochs", "requests"} <= tables:
         raise _damaged(path, "it holds no journal")
     version = connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
     if version is None or version[0] != SCHEMA_VERSION:
@@ -255,14 +278,14 @@ def _make(path: Path) -> None:
     if _size(Path(f"{path}-wal")):
         raise _damaged(path, "the file is gone, its -wal file is not")
     draft = path.with_name(f"{path.name}.new")
-    draft.unlink(missing_ok=True)
+    for suffix in ("", "-wal", "-shm"):  # of a process that died here
+        Path(f"{draft}{suffix}").unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        connection = _connect(draft)
-        _set_up(connection)
-        connection.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
-        connection.execute("INSERT INTO meta VALUES ('schema', ?)", (SCHEMA_VERSION,))
-        connection.close()
+        with closing(_connect(draft)) as connection:
+            _set_up(connection)
+            connection.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
+            connection.execute("INSERT INTO meta VALUES ('schema', ?)", (SCHEMA_VERSION,))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

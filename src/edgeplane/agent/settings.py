@@ -65,7 +65,4 @@ def _arm(written: str) -> None:
     try:
         crashpoints.arm(written)
     except ValueError as error:
-        raise SettingError(
-            f"EDGEPLANE_CRASH_AT: must be the name of a crash point, "
-            f"or name:passages, not {written!r}"
-        ) from error
+        raise SettingError(str(error)) from error

@@ -54,7 +54,7 @@ def describe(
             "200": _json("success", _success(shapes.ref(data) if data else _page(listed))),
             **{
                 status: _json("error", shapes.ref(ErrorEnvelope))
-                for status in (*errors.split(), "413", "500", "503")
+                for status in (*errors.split(), "408", "413", "500", "503")
             },
         }
     }
@@ -73,7 +73,8 @@ def install(app: FastAPI) -> None:
         if app.openapi_schema is None:
             found = get_openapi(title=app.title, version=app.version, routes=app.routes)
             components = found.setdefault("components", {}).setdefault("schemas", {})
-            components.clear()
+            for unused in ("HTTPValidationError", "ValidationError"):
+                components.pop(unused, None)
             components.update(shapes.components())
             for path in found["paths"].values():
                 for operation in path.values():

@@ -22,12 +22,18 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(DomainError, _domain)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _to_the_door)
 
 
 def unexpected(error: BaseException, request_id: str) -> Response:
     """Answer for a fault of ours: the log has it under the request id, the client only the id."""
     log.error("request %s failed", request_id, exc_info=error)
     return refuse(Internal(f"internal error: quote request id {request_id}"))
+
+
+async def _to_the_door(_request: Request, error: Exception) -> Response:
+    """Leave it to the door, which knows the request id: the framework would answer plain text."""
+    raise error
 
 
 async def _domain(_request: Request, error: Exception) -> Response:

@@ -135,7 +135,7 @@ async def list_all(
     return ok_page(await database.read(lambda tx: rows.list_page(tx, wanted, asked)), view)
 
 
-@router.get("/{node_id}", openapi_extra=describe(data=NodeView, errors="400 401 403 404"))
+@router.get("/{node_id:id}", openapi_extra=describe(data=NodeView, errors="400 401 403 404"))
 async def get_node(request: Request, _principal: Reader, node_id: str) -> Response:
     """Show a node."""
     wanted = parts.known_id(node_id, "node")

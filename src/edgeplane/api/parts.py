@@ -6,6 +6,7 @@ from typing import Annotated, TypeVar
 
 import msgspec  # noqa: TC002 (read at run time, by FastAPI)
 from fastapi import Depends, Query, Request
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from edgeplane import jsonbody
 from edgeplane.auth.rbac import Permission, Principal, require
@@ -16,6 +17,15 @@ from edgeplane.services.users import Sessions
 from edgeplane.store.database import Database
 
 T = TypeVar("T")
+
+
+class _IdConvertor(StringConvertor):
+    """What may be an id in a path: not a verb, so that a wrong method on ``/create`` is told so."""
+
+    regex = "(?!(?:create|update|delete|retry)$)[^/]+"
+
+
+register_url_convertor("id", _IdConvertor())
 
 _MAX_ID = 2**63 - 1
 
@@ -58,12 +68,19 @@ def body_of(decoder: "msgspec.json.Decoder[T]") -> Callable[[Request], Awaitable
 
 
 def known_query(request: Request) -> None:
-    """Refuse query parameters the route does not declare: a misspelt filter must not show all."""
+    """Refuse query parameters the route does not declare, and the same one twice.
+
+    A misspelt filter must not show all, nor one of two filters be passed over.
+    """
     route = request.scope["route"]
     known = _query_names(route.dependant)
-    for name in request.query_params:
+    seen = set()
+    for name, _ in request.query_params.multi_items():
         if name not in known:
             raise Invalid(f"{name[:80]}: unknown query parameter")
+        if name in seen:
+            raise Invalid(f"{name}: given more than once")
+        seen.add(name)
 
 
 def _query_names(dependant: object) -> set[str]:

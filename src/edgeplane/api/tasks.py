@@ -172,7 +172,7 @@ async def list_tasks(
     return ok_page(page, view)
 
 
-@router.get("/{task_id}", openapi_extra=describe(data=TaskView, errors="400 401 403 404"))
+@router.get("/{task_id:id}", openapi_extra=describe(data=TaskView, errors="400 401 403 404"))
 async def get_task(request: Request, _principal: Reader, task_id: str) -> Response:
     """Show a task."""
     wanted = parts.known_id(task_id, "task")

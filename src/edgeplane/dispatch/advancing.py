@@ -46,7 +46,7 @@ class Advance:
         self._turn.begun = self._deliveries(machines, looked_at)
         self._release()
 
-    def _in_flight(self, node_id: int, claimed: set[int]) -> frozenset[int]:
+    def _in_flight(self, node_id: int, claimed: set[int]) -> frozenset[tuple[int, int]]:
         held = self._request.held.get(node_id)
         return frozenset() if held is None or node_id in claimed else held.in_flight
 
@@ -65,14 +65,16 @@ class Advance:
         for task in chosen.expire:
             self._moves.add(task, lifecycle.expire(task, self._tx.now))
         self._begun += [lifecycle.begin(task, self._tx.now) for task in chosen.begin]
-        if not chosen.begin and not any(task.status is TaskStatus.RUNNING for task in queue):
+        if chosen.begin or any(task.status is TaskStatus.RUNNING for task in queue):
+            self._turn.look_again[box.node_id] = chosen.next_due
+        else:
             self._dues[box.node_id] = chosen.next_due
 
-    def _rescue(self, queue: Sequence[Task], ours: frozenset[int]) -> list[Task]:
+    def _rescue(self, queue: Sequence[Task], ours: frozenset[tuple[int, int]]) -> list[Task]:
         """Take back what runs under nobody: its owner died, or its beginning was never heard of."""
         found: list[Task] = []
         for task in queue:
-            if task.status is not TaskStatus.RUNNING or task.id in ours:
+            if task.status is not TaskStatus.RUNNING or (task.id, task.attempts) in ours:
                 found.append(task)
                 continue
             self._moves.end(task, _LOST, self._tx.now)

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from random import Random
 
 from edgeplane.dispatch import runner, turns
@@ -57,7 +58,8 @@ class _Holding:
     epoch: int
     work_seq: int
     trusted_until: float  #: monotonic; past it, somebody else may act for the node
-    in_flight: set[int] = field(default_factory=set)
+    in_flight: set[tuple[int, int]] = field(default_factory=set)  #: attempts: task and number
+    look_at: float | None = None  #: monotonic: when time makes something due here
 
 
 class Engine:
@@ -97,23 +99,20 @@ class Engine:
             return
         self._stopping = True
         self._hints.tell()
-        if self._deliveries:
-            await asyncio.wait(set(self._deliveries), timeout=DRAIN_SECONDS)
-        for delivery in self._deliveries:
-            delivery.cancel()
-        await asyncio.gather(*self._deliveries, return_exceptions=True)
-        self._loop_task.cancel()
-        await asyncio.gather(self._loop_task, return_exceptions=True)
+        await asyncio.wait({self._loop_task}, timeout=DRAIN_SECONDS)
+        left = [self._loop_task, *self._deliveries]
+        for one in left:
+            one.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        owner = self._rules.lease.owner
         with contextlib.suppress(DatabaseAway):
-            await self._turn()
-            owner = self._rules.lease.owner
             await self._database.engine_write(lambda tx: mailboxes.release_all(tx, owner))
         await self._transport.close()
 
     async def _supervise(self) -> None:
-        """Keep turning: an error of one turn is told and the next one comes, a little later."""
+        """Keep turning until all is drained; an error of one turn is told, and the next comes."""
         failures = 0
-        while True:
+        while not self._stopping or self._deliveries or self._results:
             try:
                 await self._hints.wait(self._idle_seconds())
                 await self._turn()
@@ -133,6 +132,8 @@ class Engine:
         poll = self._limits.poll_seconds * self._jitter.uniform(0.8, 1.2)
         now = time.monotonic()
         dues = [due for due in (self._due_at, self._renew_at if self._holdings else 0.0) if due]
+        if not self._stopping:
+            dues += [held.look_at for held in self._holdings.values() if held.look_at is not None]
         return max(0.0, min([poll, *(due - now for due in dues)]))
 
     async def _turn(self) -> None:
@@ -142,7 +143,7 @@ class Engine:
             self._hints.tell()
         started = time.monotonic()
         renew = bool(self._holdings) and started >= self._renew_at
-        request = self._request(results, news, renew=renew)
+        request = self._request(results, news | self._due_nodes(started), renew=renew)
         try:
             turn = await self._database.engine_write(
                 lambda tx: turns.take(tx, request, self._rules)
@@ -155,11 +156,19 @@ class Engine:
             self._renew_at = started + self._limits.renew_seconds
         self._take_in(turn, results, started, renewed=renew)
 
+    def _due_nodes(self, now: float) -> set[int]:
+        """Return the nodes held at which time made something due."""
+        return {
+            node_id
+            for node_id, holding in self._holdings.items()
+            if holding.look_at is not None and holding.look_at <= now
+        }
+
     def _request(self, results: list[Result], news: set[int], *, renew: bool) -> Request:
         free = max(0, self._limits.max_in_flight - len(self._deliveries))
-        back: dict[int, set[int]] = {}
+        back: dict[int, set[tuple[int, int]]] = {}
         for result in results:
-            back.setdefault(result.task.node_id, set()).add(result.task.id)
+            back.setdefault(result.task.node_id, set()).add(result.fence)
         held = {
             node_id: Held(
                 holding.epoch,
@@ -175,6 +184,7 @@ class Engine:
             look_at=frozenset(news & held.keys()) if not self._stopping else frozenset(),
             renew=renew,
             claim=0 if self._stopping else min(free, MAX_CLAIM),
+            draining=self._stopping,
         )
 
     def _take_in(self, turn: Turn, results: list[Result], started: float, *, renewed: bool) -> None:
@@ -198,7 +208,7 @@ class Engine:
     def _land(self, results: list[Result]) -> None:
         for result in results:
             if holding := self._holdings.get(result.task.node_id):
-                holding.in_flight.discard(result.task.id)
+                holding.in_flight.discard(result.fence)
 
     def _hold(self, node_id: int, box: Mailbox, started: float, *, renewed: bool) -> None:
         holding = self._holdings.get(node_id)
@@ -217,8 +227,11 @@ class Engine:
         if self._due_at <= now:
             self._due_at = 0.0
         if turn.next_due is not None:
-            due = now + max(0.0, (turn.next_due - turn.now).total_seconds())
+            due = _from_now(turn.next_due, turn, now)
             self._due_at = min(self._due_at or due, due)
+        for node_id, next_due in turn.look_again.items():
+            if holding := self._holdings.get(node_id):
+                holding.look_at = None if next_due is None else _from_now(next_due, turn, now)
 
     def _count(self, turn: Turn) -> None:
         self.counters.turns += 1
@@ -231,7 +244,7 @@ class Engine:
 
     def _send_off(self, delivery: Delivery) -> None:
         holding = self._holdings[delivery.task.node_id]
-        holding.in_flight.add(delivery.task.id)
+        holding.in_flight.add((delivery.task.id, delivery.task.attempts))
         running = asyncio.create_task(self._deliver(delivery, holding))
         self._deliveries.add(running)
         running.add_done_callback(self._deliveries.discard)
@@ -253,6 +266,11 @@ class Engine:
         _tell(task, report)
         self._results.append(Result(delivery, report))
         self._hints.tell()
+
+
+def _from_now(due: datetime, turn: Turn, now: float) -> float:
+    """Turn a time of the database's clock into one of this machine's monotonic clock."""
+    return now + max(0.0, (due - turn.now).total_seconds())
 
 
 def _tell(task: Task, report: Report) -> None:

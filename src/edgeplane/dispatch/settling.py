@@ -16,17 +16,14 @@ def settle(tx: Tx, request: Request, rules: Rules, turn: Turn) -> dict[int, Reac
     reach: dict[int, Reach] = {}
     if not request.results:
         return reach
-    fresh = tasks.still_running(
-        tx, [(result.task.id, result.task.attempts) for result in request.results]
-    )
+    fresh = tasks.still_running(tx, [result.fence for result in request.results])
     moves = Moves()
     for result in request.results:
         before = result.task
-        fence = (before.id, before.attempts)
-        if fence not in fresh:
+        if result.fence not in fresh:
             turn.late += 1
             continue
-        fresh.discard(fence)  # the same result twice is late once
+        fresh.discard(result.fence)  # the same result twice is late once
         after = lifecycle.settle(before, result.report, tx.now, rules.policy, rules.random)
         moves.add(before, after)
         moves.end(before, result.report, tx.now)

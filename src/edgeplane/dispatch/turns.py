@@ -18,9 +18,10 @@ def take(tx: Tx, request: Request, rules: Rules) -> Turn:
     """Do one turn in this transaction."""
     turn = Turn(now=tx.now)
     wanted = {result.task.node_id for result in request.results} | request.look_at
-    boxes = mailboxes.lock(tx, wanted | set(request.held if request.renew else ()))
+    locked = wanted | set(request.held if request.renew else ())
+    boxes = mailboxes.lock(tx, locked)
     mine = {node_id: box for node_id, box in boxes.items() if _still_mine(box, request, rules)}
-    turn.gone = {node_id for node_id in boxes if node_id in request.held} - set(mine)
+    turn.gone = (locked & set(request.held)) - set(mine)
     reach = settle(tx, request, rules, turn)
     if request.results:
         crash_point("settle.before_commit")
@@ -32,7 +33,7 @@ def take(tx: Tx, request: Request, rules: Rules) -> Turn:
     turn.gone -= set(claimed)
     turn.held = {**mine, **claimed}
     looked_at = {node_id: turn.held[node_id] for node_id in sorted(news | set(claimed))}
-    if looked_at:
+    if looked_at and not request.draining:
         Advance(tx, request, rules, turn).run(looked_at, set(claimed), reach)
     if turn.begun:
         crash_point("claim.before_commit")

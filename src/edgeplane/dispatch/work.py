@@ -17,7 +17,7 @@ class Held:
 
     epoch: int
     work_seq: int
-    in_flight: frozenset[int]  #: ids of the tasks that are out
+    in_flight: frozenset[tuple[int, int]]  #: the attempts (task, number) that are out
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,11 @@ class Result:
         """The task as its attempt began."""
         return self.delivery.task
 
+    @property
+    def fence(self) -> tuple[int, int]:
+        """The task and the number of the attempt: only while that runs may it settle."""
+        return (self.task.id, self.task.attempts)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
@@ -62,6 +67,7 @@ class Request:
     look_at: frozenset[int]  #: those of them with news
     renew: bool  #: extend all leases, and see whether others brought work
     claim: int  #: how many further mailboxes may be taken
+    draining: bool = False  #: only settle: nothing begins any more
 
 
 @dataclass(slots=True)
@@ -74,6 +80,7 @@ class Turn:
     held: dict[int, Mailbox] = field(default_factory=dict)  #: held on, or newly
     gone: set[int] = field(default_factory=set)  #: released, or lost to another owner
     next_due: datetime | None = None  #: of what was released
+    look_again: dict[int, datetime | None] = field(default_factory=dict)  #: at nodes held on
     late: int = 0  #: results that came after somebody else had moved the task
     rescued: int = 0
     more: bool = False  #: as many were due as could be taken

@@ -18,7 +18,7 @@ class Plan:
 
     begin: tuple[Task, ...]
     expire: tuple[Task, ...]
-    next_due: datetime | None  #: when one of the others can first be due; None: when told
+    next_due: datetime | None  #: ahead: when time alone makes one of the others due; None: never
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,17 +38,25 @@ def plan(tasks: Sequence[Task], conditions: Conditions) -> Plan:
     waiting = [task for task in tasks if task.status is not TaskStatus.RUNNING]
     expired = tuple(task for task in waiting if task.deadline_at <= now)
     open_ones = [task for task in waiting if task.deadline_at > now]
-    deadlines = [task.deadline_at for task in open_ones]
     if conditions.paused:
-        return Plan(begin=(), expire=expired, next_due=min(deadlines, default=None))
-    if conditions.probing:
+        begin: tuple[Task, ...] = ()
+    elif conditions.probing:
         begin = _probe(open_ones, running, now)
     else:
         begin = _in_order(open_ones, running, now, conditions.limit)
     begun = {task.id for task in begin}
     left = [task for task in open_ones if task.id not in begun]
-    dues = [_due(task) for task in _heads(left, [*running, *begin])]
-    return Plan(begin=begin, expire=expired, next_due=min([*dues, *deadlines], default=None))
+    dues = [task.deadline_at for task in left]
+    if _has_room(len(running) + len(begin), conditions):
+        dues += [_due(task) for task in _heads(left, [*running, *begin])]
+    return Plan(begin=begin, expire=expired, next_due=min(dues, default=None))
+
+
+def _has_room(out: int, conditions: Conditions) -> bool:
+    """Whether time alone can let one more begin; else it takes a result, or a person."""
+    if conditions.paused:
+        return False
+    return out < (1 if conditions.probing else conditions.limit)
 
 
 def _due(task: Task) -> datetime:

@@ -80,13 +80,10 @@ def write_cursor(last_id: int) -> str:
 
 
 def _read_cursor(cursor: str) -> int:
-    digits = cursor[1:]
-    well_formed = cursor[:1] == "b" and 1 <= len(digits) <= 16 and digits.isascii()  # noqa: PLR2004
-    if well_formed and digits.isalnum() and digits == digits.lower():
-        try:
-            value = int(digits, 16)
-        except ValueError:
-            value = 0
-        if 0 < value <= _MAX_ID:
-            return value
+    try:
+        value = int(cursor[1:17], 16)
+    except ValueError:
+        value = 0
+    if 0 < value <= _MAX_ID and write_cursor(value) == cursor:
+        return value
     raise Invalid("cursor: not a cursor this list gave out")

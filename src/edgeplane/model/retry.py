@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
 
+from edgeplane.model.clock import truncate
 from edgeplane.model.tasks import Outcome, Report, Task
 
 #: What can pass by itself. The rest is final at once.
@@ -52,7 +53,7 @@ def next_retry(
     else:
         cap = _doubling(policy, task.counted_attempts, policy.cap)
     delay = max(random.uniform(0, cap), min(report.retry_after or 0.0, policy.cap))
-    return min(now + timedelta(seconds=delay), task.deadline_at)
+    return min(truncate(now + timedelta(seconds=delay)), task.deadline_at)
 
 
 def _doubling(policy: RetryPolicy, number: int, cap: float) -> float:

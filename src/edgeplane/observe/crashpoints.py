@@ -30,6 +30,8 @@ AGENT_POINTS: Final = (
     "agent.after_answer",
 )
 
+_MAX_DIGITS = 9
+
 
 class _Armed:
     """What is left until the process ends, if anything is set."""
@@ -42,16 +44,28 @@ def arm(written: str | None) -> None:
     """Arm the place named by the setting; nothing for None or an empty text.
 
     Raises:
-        ValueError: no place has that name.
+        ValueError: no place has that name, or what follows the colon is no number of passages;
+            one line that names the setting.
 
     """
     _Armed.name = None
     if not written:
         return
-    name, _, passages = written.partition(":")
+    name, colon, passages = written.partition(":")
     if name not in CONTROL_POINTS + AGENT_POINTS:
         raise ValueError(f"EDGEPLANE_CRASH_AT: no crash point is named {name!r}")
-    _Armed.name, _Armed.passages = name, int(passages or 1)
+    _Armed.passages = _number(passages) if colon else 1
+    _Armed.name = name
+
+
+def _number(written: str) -> int:
+    plain = written.isascii() and written.isdigit() and len(written) <= _MAX_DIGITS
+    if not plain or not int(written):
+        raise ValueError(
+            "EDGEPLANE_CRASH_AT: after the colon must be a whole number from 1 to "
+            f"{10**_MAX_DIGITS - 1}, not {written!r}"
+        )
+    return int(written)
 
 
 def crash_point(name: str) -> None:

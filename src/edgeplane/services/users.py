@@ -89,6 +89,7 @@ class Sessions:
         self._throttle.check(username, address)
         found = await self._database.read(lambda tx: users.by_name(tx, username))
         fits = await passwords.matches(password, found.password_hash if found else None)
+        self._throttle.check(username, address)  # guesses made side by side count too
         if found is None or not fits or not found.user.active:
             self._throttle.failed(username, address)
             raise BadCredentials("invalid credentials")

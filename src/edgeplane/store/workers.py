@@ -168,6 +168,8 @@ class Worker:
         except BaseException:
             with suppress(*_FAULTS):
                 transaction.rollback()
+                if not connection.invalidated:  # a COMMIT that failed may have left it open
+                    connection.connection.rollback()
             raise
 
 

@@ -11,6 +11,8 @@ from typing import cast
 
 import httptools
 
+_MAX_AROUND = 64 << 10  #: bytes of an answer that are not its body: headers, chunk sizes
+
 
 class ConnectionEnded(Exception):
     """The peer hung up, or what it sent was no HTTP; ``answered``: some bytes had come."""
@@ -38,7 +40,10 @@ class _Reading:
     timer: asyncio.TimerHandle
     parts: list[bytes] = field(default_factory=list)
     size: int = 0
+    received: int = 0
     started: bool = False
+    headed: bool = False  #: its headers are all here
+    framed: bool = False  #: they say where its body ends
     retry_after: str | None = None
 
 
@@ -90,6 +95,10 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self._reading.started = True
+        self._reading.received += len(data)
+        if self._reading.received > self._max_body + _MAX_AROUND:
+            self._end("answered with more than is read of an answer")
+            return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -98,7 +107,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Let an answer that ends with the connection end with it."""
         reading = self._reading
-        if reading is not None and reading.started and self._parser.get_status_code():
+        if reading is not None and reading.headed and not reading.framed:
             self.on_message_complete()
         return False
 
@@ -108,10 +117,24 @@ class Connection(asyncio.Protocol):
 
     # httptools' side
 
+    def on_message_begin(self) -> None:
+        """Begin an answer: an interim one first, it may be."""
+        if self._reading is not None:
+            self._reading.headed = self._reading.framed = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep the one header that matters."""
-        if self._reading is not None and name.lower() == b"retry-after":
+        """Keep what matters of a header."""
+        if self._reading is None:
+            return
+        if name.lower() == b"retry-after":
             self._reading.retry_after = value.decode("latin-1")[:32]
+        elif name.lower() in {b"content-length", b"transfer-encoding"}:
+            self._reading.framed = True
+
+    def on_headers_complete(self) -> None:
+        """From here on, an end of the connection may be the end of the body."""
+        if self._reading is not None:
+            self._reading.headed = True
 
     def on_body(self, part: bytes) -> None:
         """Collect the body up to its bound."""

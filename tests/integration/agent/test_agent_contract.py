@@ -134,10 +134,16 @@ def test_every_refusal_is_an_envelope(agent, method, path, token, status, code):
         ('{"requestId":"a","type":"reload","timeoutSeconds":9999}', 400, 2003, "timeoutSeconds"),
         (b'{"requestId":"a","type":"reload","payload":{"k":"\xff"}}', 400, 2002, "body"),
         (
-            '{"requestId":"a","type":"reload","payload":' + '{"a":' * 20000 + "1" + "}" * 20001,
+            '{"requestId":"a","type":"reload","payload":' + '{"a":' * 100 + "1" + "}" * 101,
             400,
             2002,
             "payload",
+        ),
+        (
+            '{"requestId":"a","type":"reload","payload":' + '{"a":' * 20000 + "1" + "}" * 20001,
+            400,
+            2002,
+            "body",
         ),
         (b" " * (2 << 20), 413, 2003, "body"),
     ],

@@ -60,6 +60,7 @@ def test_a_weak_token_starts_with_a_warning_of_several_lines(launch, weak):
         ("EDGEPLANE_AGENT_EXECUTOR", "magic"),
         ("EDGEPLANE_SIMULATED_DIR", "/nowhere/at/all"),
         ("EDGEPLANE_CRASH_AT", "agent.nowhere"),
+        ("EDGEPLANE_CRASH_AT", "agent.after_begin:soon"),
     ],
 )
 def test_a_malformed_setting_ends_the_start_with_one_line(launch, setting, value):
@@ -95,7 +96,7 @@ def test_a_port_that_is_taken_ends_the_start_with_one_line(launch):
         agent = launch(AGENT_HTTP_ADDR=address)
         assert agent.exit_code() == 1
     assert agent.err.startswith(
-        f"edgeplane-agent: AGENT_HTTP_ADDR: {address} cannot be listened on"
+        f"edgeplane-agent: AGENT_HTTP_ADDR: cannot listen on {address}: the port is taken"
     )
     assert agent.err.count("\n") == 1
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeplane.agent.requests import MAX_DEPTH, read_request
+from edgeplane.agent.requests import read_request
+from edgeplane.jsonbody import MAX_DEPTH
 from edgeplane.model.errors import Invalid
 
 
@@ -51,7 +52,7 @@ def test_a_payload_stays_the_bytes_it_came_as():
         (_body(payload=[]), 2002, "payload: must be an object"),
         (_body(payload=None), 2002, "payload: must be an object"),
         (_body(payload="{}"), 2002, "payload: must be an object"),
-        (_body(extra=1), 2002, "extra: unknown key"),
+        (_body(extra=1), 2002, "extra: unknown field"),
         (_body(attempt=1.5), 2002, "attempt: must be a whole number, not float"),
         (_body(attempt=True), 2002, "attempt: must be a whole number, not bool"),
         (_body(attempt=0), 2003, "attempt: must be at least 1"),
@@ -59,16 +60,18 @@ def test_a_payload_stays_the_bytes_it_came_as():
         (_body()[:-1] + b', "attempt": 1' + b"0" * 5000 + b"}", 2003, "attempt: is out of range"),
         (_body(timeoutSeconds=3601), 2003, "timeoutSeconds: must be at most 3600"),
         (_body(epoch=-1), 2003, "epoch: must be at least 0"),
-        (b"", 2002, "body: not valid JSON"),
+        (_body(nodeId=0), 2003, "nodeId: must be at least 1"),
+        (_body(nodeId="7"), 2002, "nodeId: must be a whole number or null, not str"),
+        (b"", 2002, "body: a JSON object is required"),
         (b"[]", 2002, "body: must be an object"),
         (b"nonsense", 2002, "body: not valid JSON"),
         (_body() + b"x", 2002, "body: not valid JSON"),
-        (b"\xff" + _body(), 2002, "body: not UTF-8 (byte 0)"),
-        (_with_payload(b'{"a":"\xff"}'), 2002, "body: not UTF-8"),
+        (b"\xff" + _body(), 2002, "body: not valid JSON: not UTF-8 (byte 0)"),
+        (_with_payload(b'{"a":"\xff"}'), 2002, "body: not valid JSON: not UTF-8"),
         (_with_payload(b'{"a":01}'), 2002, "body: not valid JSON"),
         (_with_payload(b'{"a":"\\x"}'), 2002, "body: not valid JSON"),
         (_with_payload(_nested(MAX_DEPTH + 1)), 2002, "payload: nested deeper than 64 levels"),
-        (_with_payload(_nested(100_000)), 2002, "payload: nested deeper than 64 levels"),
+        (_with_payload(_nested(100_000)), 2002, "body: nested deeper than 64 levels"),
         (_with_payload(b'{"a":' + b"[" * 64 + b"]" * 64 + b"}"), 2002, "payload: nested deeper"),
     ],
 )

@@ -41,6 +41,10 @@ def test_the_defaults_are_the_documented_ones(load, tmp_path):
         ("AGENT_HTTP_ADDR", ":70000"),
         ("EDGEPLANE_CRASH_AT", "agent.nowhere"),
         ("EDGEPLANE_CRASH_AT", "agent.after_begin:x"),
+        ("EDGEPLANE_CRASH_AT", "agent.after_begin:"),
+        ("EDGEPLANE_CRASH_AT", "agent.after_begin:0"),
+        ("EDGEPLANE_CRASH_AT", "agent.after_begin:\u0663"),
+        ("EDGEPLANE_CRASH_AT", "agent.after_begin:" + "9" * 5000),
         ("EDGEPLANE_AGENT_STATE_DIR", "/proc/nowhere"),
     ],
 )

@@ -85,7 +85,7 @@ class SimulatedExecutor:
         """Tell by the file whether an interrupted run got to its effect, and tidy up after it."""
         self._remove_drafts(f"{self._drafts}{request.request_id}~")
         try:
-            if self._ours(_file_name(request)) != _content(request):
+            if not self._holds(_file_name(request), _content(request)):
                 return None
             os.fsync(self._handle)
         except OSError:
@@ -117,14 +117,13 @@ class SimulatedExecutor:
         os.replace(draft, name, src_dir_fd=self._handle, dst_dir_fd=self._handle)
         os.fsync(self._handle)
 
-    def _ours(self, name: str) -> bytes | None:
-        """Return the content of a regular file of our own; None if there is no such file."""
+    def _holds(self, name: str, content: bytes) -> bool:
+        """Say whether a regular file of our own has this very content."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with os.fdopen(os.open(name, flags, dir_fd=self._handle), "rb") as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-                return None
-            return file.read()
+            ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+            return ours and status.st_size == len(content) and file.read() == content
 
     def _remove_drafts(self, prefix: str) -> None:
         for name in os.listdir(self._handle):  # noqa: PTH208  a Path has no descriptor

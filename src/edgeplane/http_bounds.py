@@ -4,19 +4,27 @@ uvicorn bounds none of these. All of them concern callers who have not shown a t
 """
 
 import asyncio
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from edgeplane.wire import error_envelope
 
-MAX_CONNECTIONS: Final = 1_024
-MAX_HEAD_BYTES: Final = 64 << 10
-ARRIVAL_SECONDS: Final = 15.0  #: for a whole request; the app refuses a slow body in words before
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What a server lets strangers have; unless told otherwise, that of a control plane."""
+
+    connections: int = 4_096  #: at the same time; one more is answered 429 and closed
+    arrival_seconds: float = 35.0  #: for a whole request; apps refuse a slow body in words before
+    head_bytes: int = 64 << 10
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """One connection. The keep-alive timer of the base class also ends a request that stalls."""
+
+    bounds: ClassVar = Bounds()
 
     _arriving = False
     _in_head = False
@@ -26,17 +34,17 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse a connection too many, and give a new one its time."""
         super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
+        if len(self.connections) > self.bounds.connections:
             self._refuse(b"429 Too Many Requests", 3004, "too many connections; come back later")
             return
-        self._close_at(self.loop.time() + ARRIVAL_SECONDS)
+        self._close_at(self.loop.time() + self.bounds.arrival_seconds)
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and see what it is left with."""
         super().data_received(data)
         if self._in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
+            if self._head_bytes > self.bounds.head_bytes:
                 self._refuse(b"431 Request Header Fields Too Large", 2003, "head: is too large")
         self._keep_the_time()
 
@@ -45,7 +53,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._arriving = self._in_head = True
         self._head_bytes = 0
-        self._deadline = self.loop.time() + ARRIVAL_SECONDS
+        self._deadline = self.loop.time() + self.bounds.arrival_seconds
 
     def on_headers_complete(self) -> None:
         """Stop counting the head."""
@@ -87,3 +95,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _close_at(self, moment: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_at(moment, self.timeout_keep_alive_handler)
+
+
+def bounded(bounds: Bounds) -> type[BoundedProtocol]:
+    """Return the protocol of one server, with its bounds."""
+    return type("BoundedProtocol", (BoundedProtocol,), {"bounds": bounds})

@@ -7,9 +7,9 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from edgeplane.agent import protocol
-from edgeplane.agent.protocol import MAX_HEAD_BYTES, BoundedProtocol
+from edgeplane.http_bounds import Bounds, bounded
 
+BOUNDS = Bounds(connections=2, arrival_seconds=0.5)
 REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody"
 
 
@@ -21,14 +21,14 @@ async def _app(scope, receive, send):
 
 
 @pytest.fixture
-async def connect(monkeypatch):
-    """Return a function that opens a connection; a request has half a second to arrive."""
-    monkeypatch.setattr(protocol, "ARRIVAL_SECONDS", 0.5)
+async def connect():
+    """Return a function that opens a connection; two may be, and a request has half a second."""
+    protocol = bounded(BOUNDS)
     config = uvicorn.Config(_app, log_config=None, lifespan="off", ws="none", access_log=False)
     config.load()
     state = ServerState()
     server = await asyncio.get_running_loop().create_server(
-        lambda: BoundedProtocol(config, state, {}), "127.0.0.1", 0
+        lambda: protocol(config, state, {}), "127.0.0.1", 0
     )
     opened = []
 
@@ -94,7 +94,7 @@ async def test_a_head_without_end_is_refused(connect):
     """In an envelope."""
     reader, writer = await connect()
     start = b"POST / HTTP/1.1\r\nx: "
-    writer.write(start + b"y" * (MAX_HEAD_BYTES + 1 - len(start)))
+    writer.write(start + b"y" * (BOUNDS.head_bytes + 1 - len(start)))
     head, answer = await _refusal(reader)
     assert head.startswith(b"HTTP/1.1 431 ")
     assert answer == {"code": 2003, "message": "head: is too large", "data": None}
@@ -109,15 +109,16 @@ async def test_what_is_no_http_is_refused(connect):
     assert answer["code"] == 2002
 
 
-async def test_a_connection_too_many_is_refused(connect, monkeypatch):
+async def test_a_connection_too_many_is_refused(connect):
     """With the time to come back; those that are there go on."""
-    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 1)
-    reader, writer = await connect()
-    writer.write(REQUEST)
-    await reader.readuntil(b"\r\n\r\n")
+    there = [await connect() for _ in range(BOUNDS.connections)]
+    for reader, writer in there:
+        writer.write(REQUEST)
+        await reader.readuntil(b"\r\n\r\n")
     head, answer = await _refusal((await connect())[0])
     assert head.startswith(b"HTTP/1.1 429 ")
     assert b"retry-after: 1" in head
     assert answer["code"] == 3004
-    writer.write(REQUEST)
-    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+    for reader, writer in there:
+        writer.write(REQUEST)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")

@@ -1,0 +1,132 @@
+"""Every place where a process may be killed: it dies there, and all is well after its restart."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from chaos.stage import Stage
+from kit.tables import Tables
+
+import edgeplane
+from edgeplane.observe.crashpoints import AGENT_POINTS, CONTROL_POINTS
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What the first task's row and the agent's folder show where the first passage is deadly."""
+
+    status: str | None  #: None: there is no row
+    effect: bool
+    passages: tuple[int, ...] = (1,)  #: the ones that are tried; later ones under a crowd of tasks
+
+
+#: One for each point. With the agent dead the control plane lives on, and the row moves: ``*``.
+CASES = {
+    "create.before_commit": Left(None, effect=False),
+    "create.after_commit": Left("pending", effect=False, passages=(1, 3)),
+    "retry.after_commit": Left("pending", effect=False),
+    "claim.before_commit": Left("pending", effect=False),
+    "claim.after_commit": Left("running", effect=False, passages=(1, 2)),
+    "deliver.before_send": Left("running", effect=False),
+    "deliver.after_answer": Left("running", effect=True, passages=(1, 3)),
+    "settle.before_commit": Left("running", effect=True, passages=(1, 2)),
+    "settle.after_commit": Left("success", effect=True),
+    "agent.before_begin": Left("*", effect=False),
+    "agent.after_begin": Left("*", effect=False, passages=(1, 3)),
+    "agent.draft_written": Left("*", effect=False, passages=(1, 2)),
+    "agent.after_effect": Left("*", effect=True, passages=(1, 3)),
+    "agent.before_done": Left("*", effect=True),
+    "agent.after_done": Left("*", effect=True, passages=(1, 2)),
+    "agent.after_answer": Left("*", effect=True),
+}
+
+
+def _each(points):
+    return [(point, passage) for point in points for passage in CASES[point].passages]
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory):
+    """A stage with a control plane that lives through all deaths of agents."""
+    folder = tmp_path_factory.mktemp("standing")
+    stage = Stage(folder, Tables.of_sqlite(folder / "control" / "state" / "edgeplane.db"))
+    yield stage, stage.control()
+    stage.close()
+
+
+def test_every_crash_point_has_its_case():
+    """A new point without a case fails here."""
+    assert set(CASES) == {*CONTROL_POINTS, *AGENT_POINTS}
+
+
+def test_the_source_passes_every_point_and_no_other():
+    """What the source says at its crash points and what the registry lists are the same."""
+    passed = re.compile(r'crash_point[(,]\s*"([^"]+)"')
+    source = Path(edgeplane.__file__).parent
+    found = [name for file in source.rglob("*.py") for name in passed.findall(file.read_text())]
+    assert sorted(found) == sorted((*CONTROL_POINTS, *AGENT_POINTS))
+
+
+@pytest.mark.parametrize(("point", "passage"), _each(CONTROL_POINTS))
+def test_a_control_plane_killed_there_loses_nothing(stage, point, passage):
+    """It dies at the point; restarted, each task ends in one effect, within the bound."""
+    agent = stage.agent()
+    control = stage.control(EDGEPLANE_CRASH_AT=f"{point}:{passage}")
+    nodes = _nodes(control, agent)
+    first = stage.asks(nodes, 1)[0]
+    if point == "retry.after_commit":
+        _fail_and_retry(stage, control, agent)
+    elif passage == 1:
+        assert stage.ask(control, first) is not point.startswith("create.")
+    else:
+        stage.asks(nodes, 7)
+        for ask in stage.asked:
+            stage.ask(control, ask)
+    stage.died(control)
+    if passage == 1:
+        row = stage.row(first.request_id)
+        assert (row.status if row else None) == CASES[point].status
+        assert any(agent.work.glob("cmdb_*")) is CASES[point].effect
+        stage.asks(nodes, 3)
+    stage.restart(control)
+    stage.ask_all(control)
+    assert stage.finish() == []
+
+
+@pytest.mark.parametrize(("point", "passage"), _each(AGENT_POINTS))
+def test_an_agent_killed_there_does_nothing_twice(standing, point, passage):
+    """It dies at the point; restarted, each task ends in one effect, within the bound."""
+    stage, control = standing
+    agent = stage.agent(f"{point}-{passage}", EDGEPLANE_CRASH_AT=f"{point}:{passage}")
+    nodes = _nodes(control, agent)
+    stage.asks(nodes, 1 if passage == 1 else 8)
+    stage.ask_all(control)
+    stage.died(agent)
+    if passage == 1:
+        assert any(agent.work.glob("cmdb_*")) is CASES[point].effect
+        stage.asks(nodes, 3)
+        stage.ask_all(control)  # they wait for the agent
+    stage.restart(agent)
+    assert stage.verdict() == []
+    assert agent.stop() == 0
+
+
+def _nodes(control, agent):
+    """Register two nodes: two rows may well mean one machine."""
+    return [control.add_node(agent.port, f"n{number}-{agent.port}") for number in range(2)]
+
+
+def _fail_and_retry(stage, control, agent):
+    """Let the first task fail for good, remove the cause, and ask for it again."""
+    first = stage.asked[0]
+    assert first.kind == "apply_config"
+    obstacle = agent.work / f"cmdb_apply_config_{first.request_id}.json"
+    obstacle.mkdir()
+    assert stage.ask(control, first)
+    task_id = stage.history.accepted[first.request_id]
+    failed = control.wait_for_task(task_id, "failed")
+    assert failed["nextRetryAt"] is None
+    obstacle.rmdir()
+    with pytest.raises(OSError, match="closed|reset"):
+        control.call("POST", "/agent-tasks/retry", {"id": task_id})

@@ -1,0 +1,212 @@
+"""Turns of the engine, one by one: what begins, what waits, what has ended."""
+
+from datetime import timedelta
+
+import pytest
+from kit.engines import came_back
+
+from edgeplane.model.nodes import NodeStatus
+from edgeplane.model.tasks import Outcome, TaskKind, TaskStatus
+from edgeplane.services import nodes as node_rule
+from edgeplane.services import tasks as task_rule
+from edgeplane.services.nodes import NodeChange
+from edgeplane.store import mailboxes, tasks
+
+PURGE = TaskKind.PURGE_CACHE
+
+
+def ids(turn):
+    """Return the ids of what began."""
+    return [delivery.task.id for delivery in turn.begun]
+
+
+async def next_at(database, node_id):
+    """Return when a mailbox is due."""
+    from sqlalchemy import select
+
+    from edgeplane.store.rows import node_mailboxes as boxes
+
+    query = select(boxes.c.next_at).where(boxes.c.node_id == node_id)
+    return await database.read(lambda tx: tx.conn.scalar(query))
+
+
+async def test_only_the_head_of_the_config_lane_begins(turner, ask, node_id):
+    """Of three tasks one begins; the next one when it has ended, in order."""
+    first, second, third = await ask(node_id, number=3)
+    turn = await turner.take()
+    assert ids(turn) == [first.id]
+    assert ids(await turner.take(look_at=[node_id])) == []
+    turn = await turner.take([came_back(turn.begun[0], Outcome.SUCCEEDED)])
+    assert ids(turn) == [second.id]
+    turn = await turner.take([came_back(turn.begun[0], Outcome.FAILED)])
+    assert ids(turn) == [third.id]
+    turn = await turner.take([came_back(turn.begun[0], Outcome.SUCCEEDED)])
+    assert (ids(turn), turn.gone, turn.next_due) == ([], {node_id}, None)
+
+
+async def test_purges_begin_side_by_side_up_to_the_limit(turner, ask, node_id):
+    """Two at a time where the limit is two, oldest first; a third when one is back."""
+    asked = [task.id for task in await ask(node_id, PURGE, number=4)]
+    turn = await turner.take()
+    assert ids(turn) == asked[:2]
+    turn = await turner.take([came_back(turn.begun[0], Outcome.SUCCEEDED)])
+    assert ids(turn) == asked[2:3]
+
+
+async def test_a_head_in_back_off_blocks_its_lane_but_no_purge(turner, ask, node_id):
+    """What failed for now is waited for; purges overtake it."""
+    head, second = await ask(node_id, number=2)
+    turn = await turner.take()
+    turn = await turner.take([came_back(turn.begun[0], Outcome.BUSY)])
+    assert ids(turn) == []
+    (purge,) = await ask(node_id, PURGE)
+    turn = await turner.take()
+    assert ids(turn) == [purge.id]
+    turn = await turner.take(
+        [came_back(turn.begun[0], Outcome.SUCCEEDED)], now=turn.now + timedelta(seconds=61)
+    )
+    assert ids(turn) == [head.id]
+    assert second.id not in ids(turn)
+
+
+async def test_a_mailbox_with_nothing_due_is_due_at_its_next_retry(turner, ask, look, node_id):
+    """Neither earlier, nor never."""
+    (asked,) = await ask(node_id)
+    turn = await turner.take()
+    turn = await turner.take([came_back(turn.begun[0], Outcome.BUSY)])
+    (waiting,) = await look([asked])
+    assert turn.next_due == waiting.next_retry_at
+    assert await next_at(turner.database, node_id) == waiting.next_retry_at
+    early = await turner.take(now=waiting.next_retry_at - timedelta(milliseconds=1))
+    assert (early.held, ids(early)) == ({}, [])
+    assert ids(await turner.take(now=waiting.next_retry_at)) == [asked.id]
+
+
+async def test_a_node_held_on_is_to_be_looked_at_when_something_is_due(turner, ask, look, node_id):
+    """A purge in back-off beside a running task: the turn says when."""
+    await ask(node_id)
+    (purge,) = await ask(node_id, PURGE)
+    turn = await turner.take()
+    turn = await turner.take([came_back(turn.begun[1], Outcome.BUSY)])
+    (waiting,) = await look([purge])
+    assert turn.look_again == {node_id: waiting.next_retry_at}
+    turn = await turner.take(look_at=[node_id], now=waiting.next_retry_at)
+    assert ids(turn) == [purge.id]
+
+
+@pytest.mark.parametrize(
+    "pause", [NodeChange(enabled=False), NodeChange(status=NodeStatus.MAINTENANCE)]
+)
+async def test_a_paused_node_is_sent_nothing_and_deadlines_pass(turner, ask, look, node_id, pause):
+    """What waits is due again when the node is; what is late ends."""
+    late, waiting = [*await ask(node_id, deadline_seconds=60), *await ask(node_id)]
+    await node_rule.update(turner.database, node_id, pause)
+    turn = await turner.take()
+    assert ids(turn) == []
+    assert turn.next_due == late.deadline_at
+    turn = await turner.take(now=late.deadline_at)
+    assert (ids(turn), turn.next_due) == ([], waiting.deadline_at)
+    (expired,) = await look([late])
+    assert expired.last_error == "deadline exceeded: not done within 60 s of being asked for"
+    assert (expired.status, expired.outcome) == (TaskStatus.FAILED, Outcome.EXPIRED)
+    assert (expired.attempts, expired.finished_at) == (0, late.deadline_at)
+    back = NodeChange(enabled=True, status=NodeStatus.ONLINE)
+    await node_rule.update(turner.database, node_id, back)
+    assert ids(await turner.take()) == [waiting.id]
+
+
+async def test_expiry_names_the_last_error(turner, ask, look, node_id):
+    """So that a person sees what it had been waiting for."""
+    (asked,) = await ask(node_id, deadline_seconds=5)
+    turn = await turner.take()
+    await turner.take([came_back(turn.begun[0], Outcome.UNREACHABLE, "connection refused")])
+    await turner.take(now=asked.deadline_at)
+    (expired,) = await look([asked])
+    assert expired.final
+    assert expired.last_error == (
+        "deadline exceeded: not done within 5 s of being asked for; last error: connection refused"
+    )
+
+
+@pytest.mark.parametrize("outcome", [Outcome.BUSY, Outcome.UNANSWERED, Outcome.UNREACHABLE])
+async def test_with_one_attempt_allowed_any_failure_is_final(turner, ask, look, node_id, outcome):
+    """max_attempts=1 turns all trying again off."""
+    (asked,) = await ask(node_id, max_attempts=1)
+    turn = await turner.take()
+    turn = await turner.take([came_back(turn.begun[0], outcome, "why")])
+    (ended,) = await look([asked])
+    assert (ended.final, ended.attempts, ended.last_error) == (True, 1, "why")
+    assert turn.next_due is None
+
+
+async def test_counted_attempts_run_out(turner, ask, look, node_id):
+    """Three allowed, three failures: the third is final; all three are on record."""
+    (asked,) = await ask(node_id, max_attempts=3)
+    now = None
+    for _ in range(3):
+        turn = await turner.take(now=now)
+        assert ids(turn) == [asked.id]
+        turn = await turner.take([came_back(turn.begun[0], Outcome.UNANSWERED)], now=now)
+        now = turn.now + timedelta(seconds=61)
+    (ended,) = await look([asked])
+    assert (ended.final, ended.attempts, ended.counted_attempts) == (True, 3, 3)
+    assert ids(await turner.take(now=now)) == []
+    found = await turner.database.read(lambda tx: tasks.attempts_of(tx, asked.id))
+    assert [(a.number, a.outcome) for a in found] == [(n, Outcome.UNANSWERED) for n in (1, 2, 3)]
+
+
+async def test_a_persons_retry_opens_a_new_run_and_an_automatic_one_does_not(
+    turner, ask, look, node_id
+):
+    """The agent answers the same run from its journal, and a new one by doing it."""
+    (asked,) = await ask(node_id)
+    turn = await turner.take()
+    assert turn.begun[0].task.run == 1
+    turn = await turner.take([came_back(turn.begun[0], Outcome.UNANSWERED)])
+    turn = await turner.take(now=turn.next_due)
+    assert (turn.begun[0].task.run, turn.begun[0].task.attempts) == (1, 2)
+    await turner.take([came_back(turn.begun[0], Outcome.FAILED)])
+    again = await task_rule.retry(turner.database, asked.id)
+    assert (again.status, again.run, again.attempts) == (TaskStatus.PENDING, 3, 2)
+    assert again.request_id == asked.request_id
+    turn = await turner.take()
+    assert (turn.begun[0].task.run, turn.begun[0].task.attempts) == (3, 3)
+    assert [task.last_error for task in await look([asked])] == [None]
+
+
+async def test_two_retries_start_one_attempt(turner, ask, node_id):
+    """The second one is refused, or finds nothing left to begin."""
+    import asyncio
+
+    (asked,) = await ask(node_id)
+    turn = await turner.take()
+    await turner.take([came_back(turn.begun[0], Outcome.REFUSED)])
+    retries = [task_rule.retry(turner.database, asked.id) for _ in range(4)]
+    answers = await asyncio.gather(*retries, return_exceptions=True)
+    assert [getattr(answer, "code", 0) for answer in answers].count(0) == 1
+    assert ids(await turner.take()) == [asked.id]
+    assert ids(await turner.take(look_at=[node_id])) == []
+
+
+async def test_no_more_mailboxes_are_taken_than_asked(turner, ask, database):
+    """The rest stays due, and the turn says that there is more."""
+    from kit.factories import add_nodes
+
+    for node_id in await database.write(lambda tx: add_nodes(tx, 3)):
+        await ask(node_id)
+    turn = await turner.take(claim=2)
+    assert (len(turn.begun), turn.more) == (2, True)
+    turn = await turner.take(claim=2)
+    assert (len(turn.begun), turn.more) == (1, False)
+    assert (await turner.take(claim=0)).more is False
+
+
+async def test_a_draining_turn_settles_and_begins_nothing(turner, ask, look, node_id):
+    """The next task is left as it is."""
+    asked = await ask(node_id, number=2)
+    turn = await turner.take()
+    result = came_back(turn.begun[0], Outcome.SUCCEEDED)
+    turn = await turner.take([result], claim=0, draining=True)
+    assert ids(turn) == []
+    assert [task.status for task in await look(asked)] == [TaskStatus.SUCCESS, TaskStatus.PENDING]
+    assert await turner.database.write(lambda tx: mailboxes.release_all(tx, "me")) == 1

@@ -1,0 +1,196 @@
+"""The order of work at a node: what holds for every queue."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from kit.factories import NOW, a_task, after
+
+from edgeplane.model import lanes
+from edgeplane.model.lanes import Conditions
+from edgeplane.model.tasks import Lane, TaskKind, TaskStatus, lane_of
+
+_seconds = st.integers(-5, 5)
+
+
+@st.composite
+def _queues(draw):
+    """Draw a node's open tasks, oldest first: at most one config task runs, as at any node."""
+    queue = []
+    for number in range(draw(st.integers(0, 8))):
+        kind = draw(st.sampled_from(TaskKind))
+        config_runs = any(
+            task.status is TaskStatus.RUNNING and lane_of(task.kind) is Lane.CONFIG
+            for task in queue
+        )
+        status = draw(st.sampled_from([TaskStatus.PENDING, TaskStatus.RUNNING, TaskStatus.FAILED]))
+        if status is TaskStatus.RUNNING and config_runs and lane_of(kind) is Lane.CONFIG:
+            status = TaskStatus.PENDING
+        due = after(draw(_seconds)) if status is TaskStatus.FAILED else None
+        queue.append(
+            a_task(
+                id=number + 1,
+                kind=kind,
+                status=status,
+                next_retry_at=due,
+                created_at=after(-9),
+                deadline_at=after(draw(_seconds)),
+            )
+        )
+    return queue
+
+
+_conditions = st.builds(
+    Conditions,
+    now=st.just(NOW),
+    limit=st.integers(1, 4),
+    paused=st.booleans(),
+    probing=st.booleans(),
+)
+_open_for_work = st.builds(
+    Conditions,
+    now=st.just(NOW),
+    limit=st.integers(1, 4),
+    paused=st.just(value=False),
+    probing=st.just(value=False),
+)
+
+
+def waiting(queue):
+    """Return what waits and has not expired."""
+    return [
+        task for task in queue if task.status is not TaskStatus.RUNNING and task.deadline_at > NOW
+    ]
+
+
+def running(queue):
+    """Return what is out."""
+    return [task for task in queue if task.status is TaskStatus.RUNNING]
+
+
+def configs(tasks):
+    """Return those of the config lane."""
+    return [task for task in tasks if lane_of(task.kind) is Lane.CONFIG]
+
+
+def due(task):
+    """Whether a task could begin by its own time."""
+    return task.next_retry_at is None or task.next_retry_at <= NOW
+
+
+@given(_queues(), _conditions)
+def test_a_plan_begins_only_what_waits(queue, conditions):
+    """What runs, has expired or is none of the node's never begins, and nothing begins twice."""
+    plan = lanes.plan(queue, conditions)
+    ids = [task.id for task in plan.begin]
+    assert set(ids) <= {task.id for task in waiting(queue)}
+    assert len(ids) == len(set(ids))
+
+
+@given(_queues(), _conditions)
+def test_what_has_expired_is_named_whatever_the_conditions(queue, conditions):
+    """A deadline passes on a paused node too, but not for a task that is out."""
+    late = [
+        task for task in queue if task.status is not TaskStatus.RUNNING and task.deadline_at <= NOW
+    ]
+    assert list(lanes.plan(queue, conditions).expire) == late
+
+
+@given(_queues(), _conditions)
+def test_one_config_task_at_a_time_and_the_oldest_first(queue, conditions):
+    """At most one runs; the one that begins is the oldest that waits."""
+    begun = configs(lanes.plan(queue, conditions).begin)
+    assert len(begun) + len(configs(running(queue))) <= 1 or not begun
+    if begun:
+        assert begun == configs(waiting(queue))[:1]
+
+
+@given(_queues(), _conditions)
+def test_a_head_in_back_off_blocks_its_lane(queue, conditions):
+    """No younger config task begins before the head is due, unless the head itself is a probe."""
+    head = configs(waiting(queue))[:1]
+    if head and not due(head[0]) and not conditions.probing:
+        assert not configs(lanes.plan(queue, conditions).begin)
+
+
+@given(_queues(), _conditions)
+def test_the_limit_is_kept(queue, conditions):
+    """Begun and running together are never more than the limit, unless more ran before."""
+    begun = lanes.plan(queue, conditions).begin
+    assert not begun or len(begun) + len(running(queue)) <= conditions.limit
+
+
+@given(_queues(), _open_for_work)
+def test_purges_wait_for_nobody(queue, conditions):
+    """Every due purge begins while there is room, whatever the config lane does."""
+    room = max(0, conditions.limit - len(running(queue)))
+    begun = lanes.plan(queue, conditions).begin
+    left = [
+        task
+        for task in waiting(queue)
+        if lane_of(task.kind) is Lane.PURGE and due(task) and task not in begun
+    ]
+    assert not left or len(begun) == room
+
+
+@given(_queues(), _open_for_work)
+def test_no_room_is_left_while_a_head_is_due(queue, conditions):
+    """A due head of the config lane begins too, unless older work takes the room."""
+    room = max(0, conditions.limit - len(running(queue)))
+    begun = lanes.plan(queue, conditions).begin
+    head = configs(waiting(queue))[:1]
+    if head and due(head[0]) and not configs(running(queue)) and head[0] not in begun:
+        assert len(begun) == room
+        assert all(task.id < head[0].id for task in begun)
+
+
+@given(_queues(), st.integers(1, 4))
+def test_a_paused_node_is_sent_nothing(queue, limit):
+    """Whatever waits."""
+    conditions = Conditions(now=NOW, limit=limit, paused=True, probing=False)
+    assert lanes.plan(queue, conditions).begin == ()
+
+
+@given(_queues(), st.integers(1, 4))
+def test_a_node_out_of_reach_is_sent_one_task_at_most(queue, limit):
+    """The oldest, when nothing is out and anything is due."""
+    conditions = Conditions(now=NOW, limit=limit, paused=False, probing=True)
+    wanted = waiting(queue)[:1] if not running(queue) and any(map(due, waiting(queue))) else []
+    assert list(lanes.plan(queue, conditions).begin) == wanted
+
+
+@given(_queues(), _conditions)
+def test_whatever_waits_is_looked_at_again(queue, conditions):
+    """While something waits there is a time for the next look: ahead, and not past a deadline."""
+    plan = lanes.plan(queue, conditions)
+    left = [task for task in waiting(queue) if task not in plan.begin]
+    assert (plan.next_due is not None) == bool(left)
+    if plan.next_due is not None:
+        assert NOW < plan.next_due <= min(task.deadline_at for task in left)
+
+
+@given(_queues(), _conditions)
+def test_the_next_look_is_not_in_vain(queue, conditions):
+    """At that time something begins or expires, if nothing is out and nothing else happens."""
+    alone = [task for task in queue if task.status is not TaskStatus.RUNNING]
+    plan = lanes.plan(alone, conditions)
+    if plan.begin or plan.next_due is None:
+        return
+    later = Conditions(
+        now=plan.next_due,
+        limit=conditions.limit,
+        paused=conditions.paused,
+        probing=conditions.probing,
+    )
+    found = lanes.plan([task for task in alone if task not in plan.expire], later)
+    assert found.begin or found.expire
+
+
+@given(_queues(), _open_for_work)
+def test_a_purge_that_backs_off_is_looked_at_when_it_is_due(queue, conditions):
+    """Also while other tasks are out, as long as the node has room."""
+    plan = lanes.plan(queue, conditions)
+    if len(plan.begin) + len(running(queue)) >= conditions.limit:
+        return
+    for task in waiting(queue):
+        if lane_of(task.kind) is Lane.PURGE and not due(task):
+            assert plan.next_due is not None
+            assert plan.next_due <= task.next_retry_at
