@@ -48,6 +48,13 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._refuse(b"431 Request Header Fields Too Large", 2003, "head: is too large")
         self._keep_the_time()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer what has arrived whole, though its sender will send no more; then close."""
+        waited_for = bool(self.cycle) and not self.cycle.response_complete and not self._arriving
+        if waited_for:
+            self.cycle.keep_alive = False
+        return waited_for
+
     def on_message_begin(self) -> None:
         """Start the clock of a request."""
         super().on_message_begin()

@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+
 from chaos.stage import Stage
 from kit.servers import MariaDB, Redis
 from kit.tables import Tables
@@ -29,13 +30,13 @@ def stages(tmp_path: Path) -> Iterator[Callable[[Tables], Stage]]:
 
 @pytest.fixture
 def stage(stages: Callable[[Tables], Stage], tmp_path: Path) -> Stage:
-    """A stage whose control plane keeps its tables in SQLite."""
+    """Return a stage whose control plane keeps its tables in SQLite."""
     return stages(Tables.of_sqlite(tmp_path / "control" / "state" / "edgeplane.db"))
 
 
 @pytest.fixture(scope="session")
 def mortal_mariadb() -> Iterator[MariaDB]:
-    """A MariaDB that a test may kill, if it starts it again."""
+    """Start a MariaDB that a test may kill, if it starts it again."""
     # Not below pytest's folder: every run of pytest shuts that to other users, MariaDB's own too.
     with TemporaryDirectory(prefix="edgeplane-") as name:
         folder = Path(name)
@@ -48,7 +49,7 @@ def mortal_mariadb() -> Iterator[MariaDB]:
 
 @pytest.fixture
 def mortal_redis(tmp_path: Path) -> Iterator[Redis]:
-    """A Redis that a test may kill."""
+    """Start a Redis that a test may kill."""
     server = Redis(tmp_path / "redis")
     server.start()
     yield server
@@ -59,7 +60,7 @@ def mortal_redis(tmp_path: Path) -> Iterator[Redis]:
 def mariadb_stage(
     stages: Callable[[Tables], Stage], mortal_mariadb: MariaDB
 ) -> tuple[Stage, dict[str, str]]:
-    """A stage on a new MariaDB database, and the settings its control planes need."""
+    """Return a stage on a new MariaDB database, and what its control planes need to be told."""
     name = f"chaos_{next(_numbers)}"
     settings = {"MYSQL_DSN": mortal_mariadb.create_database(name)}
     return stages(Tables.of_mariadb(mortal_mariadb, name)), settings

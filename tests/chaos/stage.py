@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pymysql
+
 from kit.checker import check
 from kit.effects import Effects
 from kit.history import Ended, History, Sampled

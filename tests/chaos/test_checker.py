@@ -1,6 +1,7 @@
 """The checker itself: each kind of violation is found, and a good run has none."""
 
 import pytest
+
 from kit.checker import check
 from kit.effects import Effects
 from kit.history import Accepted, Effect, Ended, History, Killed, Restarted, Sampled

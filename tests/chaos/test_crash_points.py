@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from chaos.stage import Stage
-from kit.tables import Tables
 
 import edgeplane
+from chaos.stage import Stage
 from edgeplane.observe.crashpoints import AGENT_POINTS, CONTROL_POINTS
+from kit.tables import Tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def _each(points):
 
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory):
-    """A stage with a control plane that lives through all deaths of agents."""
+    """Start a control plane that lives through all deaths of agents."""
     folder = tmp_path_factory.mktemp("standing")
     stage = Stage(folder, Tables.of_sqlite(folder / "control" / "state" / "edgeplane.db"))
     yield stage, stage.control()
@@ -128,5 +128,5 @@ def _fail_and_retry(stage, control, agent):
     failed = control.wait_for_task(task_id, "failed")
     assert failed["nextRetryAt"] is None
     obstacle.rmdir()
-    with pytest.raises(OSError, match="closed|reset"):
+    with pytest.raises(OSError, match=r"closed|reset"):
         control.call("POST", "/agent-tasks/retry", {"id": task_id})

@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+
 from kit.waiting import until
 
 CREATES = 200
@@ -13,7 +14,7 @@ CREATES = 200
 
 @pytest.fixture
 def chance():
-    """The seed of a run: printed, and taken from CHAOS_SEED to have it again."""
+    """Return the chance of a run: its seed is printed, and CHAOS_SEED gives it again."""
     seed = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(10**6))
     print(f"CHAOS_SEED={seed}")
     return random.Random(seed)
@@ -47,7 +48,7 @@ def _kill_at_random(stage, chance, control, victims):
 
 
 def test_agents_and_control_plane_killed_on_sqlite(stage, chance):
-    """kill -9 of each, several times, under two hundred creates."""
+    """Each is killed, several times, under two hundred creates."""
     agents = _agents(stage)
     control = stage.control()
     victims = [*agents, control, control, chance.choice(agents)]
@@ -66,7 +67,7 @@ def test_agents_and_control_plane_killed_on_mariadb(mariadb_stage, chance):
 
 
 def test_the_database_killed_under_load(mariadb_stage, mortal_mariadb, chance):
-    """kill -9 of MariaDB: what was answered is there, what was not is sent again."""
+    """With MariaDB killed, what was answered is there, and what was not is sent again."""
     stage, settings = mariadb_stage
     agents = _agents(stage)
     control = stage.control("control", settings)

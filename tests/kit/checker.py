@@ -6,6 +6,7 @@ rows as they are in the end. Nothing of the product is used to judge it.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from kit.history import Accepted, Effect, Ended, Event, Killed, Restarted, Sampled
 from kit.tables import TaskRow
@@ -26,7 +27,7 @@ def check(events: Sequence[Event], rows: Sequence[TaskRow]) -> list[str]:
 
 
 def lost(events: Iterable[Event], rows: Iterable[TaskRow]) -> list[str]:
-    """A task a client was told of must be there, once, under the id it was told."""
+    """Find tasks a client was told of that are not there, once, under the id it was told."""
     ids: dict[str, list[int]] = {}
     for row in rows:
         ids.setdefault(row.request_id, []).append(row.id)
@@ -41,7 +42,7 @@ def lost(events: Iterable[Event], rows: Iterable[TaskRow]) -> list[str]:
 
 
 def unfinished(rows: Iterable[TaskRow]) -> list[str]:
-    """Every task must have succeeded."""
+    """Find tasks that have not succeeded."""
     return [
         f"{row.request_id}: {'final' if row.final else 'not final'}, {row.status}: {row.last_error}"
         for row in rows
@@ -50,7 +51,7 @@ def unfinished(rows: Iterable[TaskRow]) -> list[str]:
 
 
 def effects(events: Iterable[Event], rows: Iterable[TaskRow]) -> list[str]:
-    """Each succeeded task must have made its effect once; nothing else may have made any."""
+    """Find succeeded tasks without exactly one effect, and effects of no task."""
     made = Counter(event.request_id for event in events if isinstance(event, Effect))
     known = list(rows)
     wrong = [
@@ -63,7 +64,7 @@ def effects(events: Iterable[Event], rows: Iterable[TaskRow]) -> list[str]:
 
 
 def unowned(events: Iterable[Event]) -> list[str]:
-    """A running task's lease must be there, and not have lapsed longer than a repair may take."""
+    """Find running tasks whose lease is absent, or lapsed longer ago than a repair may take."""
     return [
         f"task {task_id}: running, its lease {'absent' if age is None else f'{age:.1f} s over'}"
         for event in events
@@ -74,7 +75,7 @@ def unowned(events: Iterable[Event]) -> list[str]:
 
 
 def attempts(rows: Iterable[TaskRow]) -> list[str]:
-    """The attempts on record must be 1 to n, each once, n being the number the task shows."""
+    """Find tasks whose attempts on record are not 1 to n, n being the number the task shows."""
     return [
         f"{row.request_id}: {row.attempts} attempts, on record {list(row.numbers)}"
         for row in rows
@@ -83,7 +84,7 @@ def attempts(rows: Iterable[TaskRow]) -> list[str]:
 
 
 def slow(events: Sequence[Event]) -> list[str]:
-    """No task may be open longer than a repair takes without anything having been disturbed.
+    """Find tasks that were open longer than a repair takes while nothing was disturbed.
 
     The time between a kill and the restart that follows counts like any other: keep it short.
     """
@@ -96,7 +97,7 @@ def slow(events: Sequence[Event]) -> list[str]:
             continue
         end = over.get(event.request_id, last)
         marks = [event.at, *(at for at in shocks if event.at < at < end), end]
-        calm = max(later - earlier for earlier, later in zip(marks, marks[1:], strict=False))
+        calm = max(later - earlier for earlier, later in pairwise(marks))
         if calm > REPAIR_SECONDS:
             wrong.append(f"{event.request_id}: open for {calm:.1f} s while nothing was disturbed")
     return wrong

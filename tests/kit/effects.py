@@ -22,7 +22,7 @@ _NAME = re.compile(r"cmdb_(?:apply_config|reload|purge_cache)_(?P<request_id>.+)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class EffectsLost(Exception):  # noqa: N818
+class EffectsLost(Exception):
     """The kernel dropped events: the count is worth nothing."""
 
 

@@ -86,15 +86,15 @@ class History:
         return {e.request_id: e.task_id for e in self.events if isinstance(e, Accepted)}
 
     def accept(self, request_id: str, task_id: int) -> None:
-        """A client got its answer."""
+        """Note that a client got its answer."""
         self.add(Accepted(at=time.monotonic(), request_id=request_id, task_id=task_id))
 
     def kill(self, who: str) -> None:
-        """A process is gone, or frozen."""
+        """Note that a process is gone, or frozen."""
         self.add(Killed(at=time.monotonic(), who=who))
 
     def restart(self, who: str) -> None:
-        """It is back."""
+        """Note that it is back."""
         self.add(Restarted(at=time.monotonic(), who=who))
 
     def add(self, event: Event) -> None:

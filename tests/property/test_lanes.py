@@ -2,11 +2,11 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from kit.factories import NOW, a_task, after
 
 from edgeplane.model import lanes
 from edgeplane.model.lanes import Conditions
 from edgeplane.model.tasks import Lane, TaskKind, TaskStatus, lane_of
+from kit.factories import NOW, a_task, after
 
 _seconds = st.integers(-5, 5)
 

@@ -15,12 +15,12 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from kit.factories import NOW, a_task, after
 
 from edgeplane.model import lifecycle
 from edgeplane.model.errors import WrongState
 from edgeplane.model.retry import RetryPolicy
 from edgeplane.model.tasks import MAX_ERROR_BYTES, Outcome, Report, TaskStatus, bounded_text
+from kit.factories import NOW, a_task, after
 
 _ENDS = [outcome for outcome in Outcome if outcome not in (Outcome.EXPIRED, Outcome.LOST)]
 _FREE = (Outcome.UNREACHABLE, Outcome.LOST)

@@ -4,10 +4,10 @@ from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
-from kit.factories import NOW, a_task, after
 
 from edgeplane.model.retry import PASSING, UNCOUNTED, RetryPolicy, next_retry
 from edgeplane.model.tasks import Outcome, Report
+from kit.factories import NOW, a_task, after
 
 POLICY = RetryPolicy()
 _seeds = st.integers(0, 2**32).map(Random)

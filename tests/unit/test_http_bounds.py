@@ -14,6 +14,8 @@ REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody"
 
 
 async def _app(scope, receive, send):
+    for _ in range(5):
+        await asyncio.sleep(0)
     await send(
         {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]}
     )
@@ -88,6 +90,14 @@ async def test_a_connection_serves_one_request_after_the_other(connect):
     for _ in range(3):
         writer.write(REQUEST)
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_who_sends_no_more_is_still_answered(connect):
+    """Requests that came whole before the end have their answers; then the connection is closed."""
+    reader, writer = await connect()
+    writer.write(REQUEST * 3)
+    writer.write_eof()
+    assert (await asyncio.wait_for(reader.read(), 10)).count(b"HTTP/1.1 200 OK") == 3
 
 
 async def test_a_head_without_end_is_refused(connect):

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
+from typing import Any, Final, TypeVar
 
 from edgeplane.agent.executors.base import Executor, Outcome, Permit
 from edgeplane.agent.journal import Journal
@@ -26,7 +26,6 @@ WORKERS: Final = 16
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-_Ts = TypeVarTuple("_Ts")
 _Answer = tuple[ExecuteReply, bool]  #: and whether it came from the journal
 
 
@@ -207,7 +206,7 @@ class Executions:
         try:
             if interrupted:
                 # Under no time limit: a failure told here might be told of an effect that is there.
-                job = self._enter(self._executor.recover, request)
+                job = self._enter(lambda: self._executor.recover(request))
                 await asyncio.wait((job,))
                 if (recovered := job.result()) is not None:
                     return recovered
@@ -223,20 +222,20 @@ class Executions:
         is under way it is waited for, because nothing else could be told truly.
         """
         limit = request.timeout_seconds or DEFAULT_TIMEOUT_SECONDS
-        job = self._enter(self._executor.execute, request, permit)
+        job = self._enter(lambda: self._executor.execute(request, permit))
         await asyncio.wait((job,), timeout=limit)
         if not job.done() and permit.revoke():
             return Outcome("failed", f"timed out after {limit} s")
         await asyncio.wait((job,))
         return job.result()
 
-    def _enter(self, work: Callable[[Unpack[_Ts]], _T], *args: Unpack[_Ts]) -> asyncio.Future[_T]:
+    def _enter(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
         """Call the executor in a thread.
 
-        To be awaited with ``asyncio.wait`` only: that leaves it alone when the waiting is cancelled,
-        so that a thread inside the executor is known to be there.
+        To be awaited with ``asyncio.wait`` only, which leaves it alone when the waiting is
+        cancelled: a thread inside the executor has to be known of.
         """
-        job = asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+        job = asyncio.get_running_loop().run_in_executor(self._pool, work)
         self._jobs.add(job)
         job.add_done_callback(self._returned)
         return job

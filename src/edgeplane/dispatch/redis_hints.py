@@ -77,10 +77,11 @@ class RedisHints:
                 await self._redis.publish(CHANNEL, ",".join(map(str, part)))
 
     async def _listen(self) -> None:
-        async with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
+        async with self._redis.pubsub() as channel:
             await channel.subscribe(CHANNEL)
-            self._hints.tell()  # whatever was said while nobody listened
             async for message in channel.listen():
+                # Redis confirms each subscription, also after the library has reconnected: a
+                # wake-up, because of what was said while nobody listened.
                 self._hints.tell(_read(message.get("data")))
 
 

@@ -90,16 +90,19 @@ def begin(task: Task, now: datetime) -> Task:
 def settle(task: Task, report: Report, now: datetime, policy: RetryPolicy, random: Random) -> Task:
     """Write an attempt's outcome into the task: success, due again, or failed for good."""
     counted = task.counted_attempts + (report.outcome not in UNCOUNTED)
-    ended = replace(task, counted_attempts=counted, outcome=report.outcome, updated_at=now)
     if report.outcome is Outcome.SUCCEEDED:
         _check(task, Event.SUCCEED)
         return replace(
-            ended,
+            task,
             status=TaskStatus.SUCCESS,
+            counted_attempts=counted,
+            outcome=report.outcome,
             last_error=None,
             result=report.message,
             finished_at=now,
+            updated_at=now,
         )
+    ended = replace(task, counted_attempts=counted, outcome=report.outcome, updated_at=now)
     due = next_retry(ended, report, now, policy, random)
     _check(task, Event.FAIL if due is None else Event.FAIL_FOR_NOW)
     return replace(

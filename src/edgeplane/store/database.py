@@ -79,6 +79,7 @@ def make_engine(url: URL) -> Engine:
     return create_engine(
         url,
         poolclass=NullPool,
+        hide_parameters=True,  # errors are logged: payloads and password hashes are not
         isolation_level="READ COMMITTED",
         paramstyle="format",  # values by position: less work for each than by name
         connect_args={
@@ -97,12 +98,17 @@ def _sqlite_engine(url: URL) -> Engine:
         # It holds password hashes: no one else may read it, nor the log beside it.
         os.close(os.open(url.database, os.O_RDWR | os.O_CREAT, 0o600))
     engine = create_engine(
-        url, poolclass=NullPool, connect_args={"check_same_thread": False, "timeout": 5.0}
+        url,
+        poolclass=NullPool,
+        hide_parameters=True,
+        connect_args={"check_same_thread": False, "timeout": 5.0},
     )
 
     @event.listens_for(engine, "connect")
     def _on_connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves
+        # Its own lower() knows ASCII only.
+        connection.create_function("lower", 1, lambda text: str(text).lower(), deterministic=True)
         for pragma in (
             "journal_mode = WAL",
             "synchronous = FULL",

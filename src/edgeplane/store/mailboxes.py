@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, case, delete, func, insert, select, update
 
 from edgeplane.model.clock import epoch_millis
 from edgeplane.store.prepared import Prepared, moment
-from edgeplane.store.rows import node_mailboxes
+from edgeplane.store.rows import DUE_INDEX, node_mailboxes
 from edgeplane.store.workers import Tx
 
 _M = node_mailboxes.c
@@ -77,7 +77,8 @@ _MARK = Prepared(
     )
 )
 _KNOWN = Prepared(lambda items: select(_M.node_id).where(_M.node_id.in_(items.named("nodes"))))
-#: Due mailboxes, oldest first, passing over those another claimer holds.
+#: Due mailboxes, oldest first, passing over those another claimer holds. The index is forced: with
+#: most of the table due MariaDB would sort it instead, and so lock all that another could claim.
 DUE = Prepared(
     lambda _: (
         select(*_COLUMNS)
@@ -85,6 +86,7 @@ DUE = Prepared(
         .order_by(_M.next_at, _M.node_id)
         .limit(bindparam("most"))
         .with_for_update(skip_locked=True)
+        .with_hint(node_mailboxes, f"FORCE INDEX ({DUE_INDEX.name})", "mysql")
     )
 )
 _CLAIM = Prepared(

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, delete, false, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from edgeplane.model.errors import AlreadyExists
@@ -139,7 +139,9 @@ def _conditions(wanted: NodeFilter) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = []
     if wanted.name is not None:
         found.append(func.lower(_N.name).contains(wanted.name.lower(), autoescape=True))
-    if wanted.ip is not None:
+    if wanted.ip is not None and not wanted.ip.isascii():
+        found.append(false())  # no address is; MariaDB would refuse to compare
+    elif wanted.ip is not None:
         part = wanted.ip.lower()
         subs = select(node_sub_ips.c.node_id).where(
             node_sub_ips.c.ip.contains(part, autoescape=True)

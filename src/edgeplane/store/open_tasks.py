@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, case, func, null, select, union_all
+from sqlalchemy import ColumnElement, Select, bindparam, case, null, select, union_all
 
 from edgeplane.model.tasks import Lane, Task
 from edgeplane.store import tasks
 from edgeplane.store.prepared import Items, Prepared
 from edgeplane.store.rows import agent_tasks
+from edgeplane.store.types import ByteLength
 from edgeplane.store.workers import Tx
 
 #: So many open tasks of a node are looked at per lane: a long queue costs what a short one costs.
@@ -24,7 +25,7 @@ _T = agent_tasks.c
 
 
 def _small_payload() -> ColumnElement[Any]:
-    small = func.length(_T.payload) <= bindparam("small", _SMALL_PAYLOAD)
+    small = ByteLength(_T.payload) <= bindparam("small", _SMALL_PAYLOAD)
     return case((small, _T.payload)).label("payload")
 
 

@@ -7,6 +7,7 @@ dialect and per width of its list, and from then on is text and a tuple of value
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import ClauseElement, bindparam
@@ -26,7 +27,7 @@ class Items:
 
     def named(self, name: str) -> list[BindParameter[Any]]:
         """Return the parameters of one list."""
-        return [bindparam(f"{name}_{number}") for number in range(self.width)]
+        return [bindparam(each) for each in _names(name, self.width)]
 
 
 class Prepared:
@@ -69,9 +70,8 @@ class Prepared:
         text = self._text(tx, width)
         given: dict[str, Any] = dict(values or {})
         for name, items in lists.items():
-            last = items[-1] if items else None
-            for number in range(width):
-                given[f"{name}_{number}"] = items[number] if number < len(items) else last
+            padded = [*items, *items[-1:] * (width - len(items))]
+            given.update(zip(_names(name, width), padded, strict=True))
         cursor = _cursor(tx)
         cursor.execute(text.sql, text.arrange(given))
         return cursor
@@ -105,11 +105,26 @@ class _Text:
 
 def moment(value: Any) -> datetime | None:
     """Read a time as the driver gives it."""
-    if value is None:
-        return None
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    return value.replace(tzinfo=UTC)  # type: ignore[no-any-return]
+    return None if value is None else _read_time(value)
+
+
+# Rows written together carry the same times: most are read and written from memory.
+
+
+@lru_cache(maxsize=4096)
+def _read_time(value: datetime | str) -> datetime:
+    naive = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return naive.replace(tzinfo=UTC)
+
+
+@lru_cache(maxsize=4096)
+def _write_time(value: datetime) -> str:
+    return value.isoformat(" ", "milliseconds")[:23]
+
+
+@lru_cache(maxsize=256)
+def _names(name: str, width: int) -> tuple[str, ...]:
+    return tuple(f"{name}_{number}" for number in range(width))
 
 
 def _cursor(tx: Tx) -> Any:
@@ -123,6 +138,4 @@ def _width(length: int) -> int:
 
 def _plain(value: Any) -> Any:
     """Write a time as text, which both databases read; leave the rest."""
-    if isinstance(value, datetime):
-        return value.replace(tzinfo=None).isoformat(" ", "milliseconds")
-    return value
+    return _write_time(value) if isinstance(value, datetime) else value

@@ -87,11 +87,11 @@ node_mailboxes = Table(
     Column("epoch", BigInteger, nullable=False),
     Column("work_seq", BigInteger, nullable=False),
     Column("unreachable_since", UtcDateTime),
-    # Equal to the claim's ORDER BY, or SKIP LOCKED starves the second claimer.
-    Index(None, "next_at", "node_id"),
     Index(None, "owner"),
     **_INNODB,
 )
+#: Equal to the claim's ORDER BY, or SKIP LOCKED starves the second claimer.
+DUE_INDEX = Index(None, node_mailboxes.c.next_at, node_mailboxes.c.node_id)
 
 agent_tasks = Table(
     "agent_tasks",

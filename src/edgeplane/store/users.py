@@ -50,8 +50,12 @@ def add(tx: Tx, username: str, password_hash: str, role: Role) -> User:
 
 def by_name(tx: Tx, username: str) -> Credentials | None:
     """Return a user with the password's hash."""
+    if not username.isascii():  # no name is; MariaDB would refuse to compare
+        return None
     row = tx.conn.execute(select(users).where(_U.username == username)).first()
-    return None if row is None else Credentials(_user(row), row.password_hash)
+    if row is None or row.username != username:  # MariaDB passes over blanks at the end
+        return None
+    return Credentials(_user(row), row.password_hash)
 
 
 def by_id(tx: Tx, user_id: int) -> User | None:
@@ -77,8 +81,8 @@ def change(tx: Tx, username: str, **values: Any) -> None:
         NotFound: nobody has that name.
 
     """
-    statement = update(users).where(_U.username == username)
-    if tx.conn.execute(statement.values(**values, updated_at=tx.now)).rowcount == 0:
+    statement = update(users).where(_U.username == username).values(**values, updated_at=tx.now)
+    if not username.isascii() or tx.conn.execute(statement).rowcount == 0:
         raise NotFound(f"username: no user is named {username}")
 
 

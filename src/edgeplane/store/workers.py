@@ -54,6 +54,7 @@ class _Work:
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[Any]"
     repeatable: bool
+    sent: bool = False  #: its COMMIT went out: without an answer, whether it was done is not known
     result: Any = None
     error: BaseException | None = None
 
@@ -126,15 +127,16 @@ class Worker:
         """Run a group in one transaction, again as long as that can help; keep the connection."""
         away = 0
         for number in range(1, _TRANSIENT_TRIES + 1):
+            reused = connection is not None
             try:
                 connection = connection or self._engine.connect()
                 self._transact(connection, group)
             except _FAULTS as error:
                 connection = _dispose(connection, error)
                 away += _is_away(error)
-                repeatable = all(work.repeatable for work in group)
+                harmless = _is_away(error) and _may_repeat(group, reused=reused)
                 hopeless = number == _TRANSIENT_TRIES or away >= _AWAY_TRIES
-                if hopeless or not (_is_transient(error) or (_is_away(error) and repeatable)):
+                if hopeless or not (_is_transient(error) or harmless):
                     return self._give_up(group, error, connection)
                 time.sleep(random.uniform(0, 0.02 * 2 ** min(number, 5)))  # noqa: S311
             else:
@@ -164,6 +166,8 @@ class Worker:
             else:
                 for work in group:
                     _run_behind_savepoint(work, tx)
+            for work in group:
+                work.sent = True
             transaction.commit()
         except BaseException:
             with suppress(*_FAULTS):
@@ -173,8 +177,14 @@ class Worker:
             raise
 
 
+def _may_repeat(group: list[_Work], *, reused: bool) -> bool:
+    """Whether doing it again does no harm; a kept connection may just have gone stale."""
+    return all(work.repeatable or (reused and not work.sent) for work in group)
+
+
 def _run(work: _Work, tx: Tx) -> None:
     work.error = work.result = None
+    work.sent = False
     try:
         work.result = work.function(tx)
     except _FAULTS:

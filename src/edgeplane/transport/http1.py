@@ -118,8 +118,10 @@ class Connection(asyncio.Protocol):
     # httptools' side
 
     def on_message_begin(self) -> None:
-        """Begin an answer: an interim one first, it may be."""
-        if self._reading is not None:
+        """Begin an answer, an interim one maybe; one that nobody asked for ends the connection."""
+        if self._reading is None:
+            self.abort()
+        else:
             self._reading.headed = self._reading.framed = False
 
     def on_header(self, name: bytes, value: bytes) -> None:

@@ -26,7 +26,7 @@ from edgeplane.wire import EXECUTE_PATH, MAX_REPLY_BYTES, Envelope, ExecuteReply
 
 MAX_IDLE_CONNECTIONS = 16_000
 _OK = 200
-_TOO_MANY = 429
+_PASSING = {408, 429}  #: the request came too slowly; there were too many
 _SERVER_ERROR = 500
 
 _encoder = msgspec.json.Encoder()
@@ -170,7 +170,7 @@ def _failure(answer: Answer) -> Busy | Stale | Refused:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         pass  # not our envelope: its text is all there is
     words = f"agent returned status {answer.status}: {text}"
-    if answer.status == _TOO_MANY or answer.status >= _SERVER_ERROR:
+    if answer.status in _PASSING or answer.status >= _SERVER_ERROR:
         return Busy(words, _seconds(answer.retry_after))
     if answer.status == WrongState.status and code == WrongState.code != AlreadyExists.code:
         return Stale(words)

@@ -160,10 +160,10 @@ def test_a_bad_request_is_refused_by_field_and_leaves_nothing(agent, body, statu
 
 def test_a_stale_epoch_is_refused(agent):
     """An owner that lost the node can do nothing more there."""
-    assert agent.execute("epoch-1", epoch=7)[0] == 200
-    status, answer = agent.execute("epoch-2", epoch=6)
+    assert agent.execute("epoch-1", nodeId=3, epoch=7)[0] == 200
+    status, answer = agent.execute("epoch-2", nodeId=3, epoch=6)
     assert (status, answer["code"]) == (409, 3003)
-    assert answer["message"] == "stale epoch 6: this agent follows 7"
+    assert answer["message"] == "stale epoch 6 for node 3: this agent follows 7"
     assert not (agent.files / "cmdb_apply_config_epoch-2.json").exists()
 
 

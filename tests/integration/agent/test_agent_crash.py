@@ -94,12 +94,14 @@ def test_a_failure_is_remembered_across_kill_9_until_a_higher_attempt(launch):
 
 
 def test_the_highest_epoch_is_remembered_across_kill_9(launch):
-    """A zombie that comes back after the restart is refused."""
+    """A zombie that comes back after the restart is refused, the owner of another node is not."""
     first = launch()
-    assert first.execute("a", epoch=9)[0] == 200
+    assert first.execute("a", nodeId=1, epoch=9)[0] == 200
     first.kill()
-    status, answer = launch().execute("b", epoch=8)
+    second = launch()
+    status, answer = second.execute("b", nodeId=1, epoch=8)
     assert (status, answer["code"]) == (409, 3003)
+    assert second.execute("b", nodeId=2, epoch=8)[0] == 200
 
 
 def test_a_crash_in_a_crowd_loses_nothing_that_was_answered(launch):

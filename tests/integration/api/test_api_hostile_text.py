@@ -3,8 +3,9 @@
 import logging
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
+from edgeplane.model.errors import DatabaseError
 from edgeplane.model.users import Role
 from edgeplane.store.rows import agent_tasks, nodes, users
 from kit.asgi import Caller
@@ -41,14 +42,14 @@ async def counts(house):
 
 
 async def test_text_is_stored_and_found_as_it_is(api, either_house):
-    """A node's name and a task's payload hold any text, and a filter finds exactly it."""
+    """A node's name and a task's payload hold any word, and a filter finds exactly it."""
     node_id = (await api.data("/nodes/create", {"name": "plain", "mainIP": "192.0.2.1"}))["id"]
-    for text in INJECTIONS:
-        body = {"name": text, "mainIP": "192.0.2.2"}
-        assert (await api.data("/nodes/create", body))["name"] == text.strip()
-        found = await api.data("/nodes", name=text.strip())
-        assert [node["name"] for node in found["list"]] == [text.strip()]
-        payload = {"text": text, text: "text"}
+    for word in INJECTIONS:
+        body = {"name": word, "mainIP": "192.0.2.2"}
+        assert (await api.data("/nodes/create", body))["name"] == word.strip()
+        found = await api.data("/nodes", name=word.strip())
+        assert [node["name"] for node in found["list"]] == [word.strip()]
+        payload = {"text": word, word: "text"}
         body = {"nodeId": node_id, "type": "apply_config", "payload": payload}
         task = await api.data("/agent-tasks/create", body)
         assert (await api.data(f"/agent-tasks/{task['id']}"))["payload"] == payload
@@ -58,20 +59,20 @@ async def test_text_is_stored_and_found_as_it_is(api, either_house):
 async def test_text_in_the_wrong_place_is_refused(api, either_house):
     """Where an id, a word or an address belongs, any other text is 400 and touches nothing."""
     before = await counts(either_house)
-    for text in INJECTIONS:
+    for word in INJECTIONS:
         for answer in (
-            await api.post("/agent-tasks/create", {"nodeId": 1, "type": text}),
+            await api.post("/agent-tasks/create", {"nodeId": 1, "type": word}),
             await api.post(
-                "/agent-tasks/create", {"nodeId": 1, "type": "reload", "requestId": text}
+                "/agent-tasks/create", {"nodeId": 1, "type": "reload", "requestId": word}
             ),
-            await api.post("/nodes/create", {"name": "n", "mainIP": text}),
-            await api.post("/nodes/create", {"name": "n", "mainIP": "::1", "status": text}),
-            await api.post("/nodes/delete", {"ids": [text]}),
-            await api.get("/agent-tasks", cursor=text),
-            await api.get("/agent-tasks", status=text),
-            await api.get("/agent-tasks", nodeId=text),
-            await api.get("/nodes", status=text),
-            await api.get("/nodes", enabled=text),
+            await api.post("/nodes/create", {"name": "n", "mainIP": word}),
+            await api.post("/nodes/create", {"name": "n", "mainIP": "::1", "status": word}),
+            await api.post("/nodes/delete", {"ids": [word]}),
+            await api.get("/agent-tasks", cursor=word),
+            await api.get("/agent-tasks", status=word),
+            await api.get("/agent-tasks", nodeId=word),
+            await api.get("/nodes", status=word),
+            await api.get("/nodes", enabled=word),
         ):
             assert answer.status == 400, answer
     assert await counts(either_house) == before
@@ -80,8 +81,8 @@ async def test_text_in_the_wrong_place_is_refused(api, either_house):
 async def test_an_address_filter_is_only_text(api):
     """Any text is a part of an address that no node has: an empty list, and never an error."""
     await api.data("/nodes/create", {"name": "n", "mainIP": "192.0.2.1"})
-    for text in INJECTIONS:
-        assert (await api.data("/nodes", ip=text))["list"] == []
+    for word in INJECTIONS:
+        assert (await api.data("/nodes", ip=word))["list"] == []
 
 
 async def test_wildcards_are_letters(api):
@@ -104,10 +105,20 @@ async def test_wildcards_are_letters(api):
 
 async def test_a_login_of_any_text_is_only_refused(either_house):
     """A user name of any text is a name nobody has: 401, never an error."""
-    for number, text in enumerate([*INJECTIONS, "admin\x00", "a\nb", "\ufeffadmin", "ADMIN"]):
+    for number, word in enumerate([*INJECTIONS, "admin\x00", "a\nb", "\ufeffadmin", "ADMIN"]):
         caller = Caller(either_house.app, address=f"192.0.2.{number}")
-        answer = await caller.post("/auth/login", {"username": text, "password": text})
-        assert answer.brief == (401, 1002), (text, answer)
+        answer = await caller.post("/auth/login", {"username": word, "password": word})
+        assert answer.brief == (401, 1002), (word, answer)
+
+
+async def test_a_database_error_logs_no_values(either_house, caplog):
+    """What a statement was given (a payload with keys, a password's hash) is in no log record."""
+    secret = "hunter" * 2
+    statement = text("SELECT id FROM nowhere WHERE secret = :secret")
+    with pytest.raises(DatabaseError, match="database error"):
+        await either_house.database.write(lambda tx: tx.conn.execute(statement, {"secret": secret}))
+    assert "nowhere" in caplog.text
+    assert secret not in caplog.text
 
 
 async def test_nobody_forges_a_log_line(api, caplog):

@@ -1,13 +1,13 @@
 """A migrated, empty database of each dialect."""
 
 import pytest
-from kit import factories
-from kit.engines import Turner
-from kit.factories import add_nodes, add_tasks, new_task
 
 from edgeplane.model.tasks import TaskKind
 from edgeplane.store import tasks
 from edgeplane.store.database import Database
+from kit import factories
+from kit.engines import Turner
+from kit.factories import add_nodes, add_tasks, new_task
 
 
 @pytest.fixture(scope="session")

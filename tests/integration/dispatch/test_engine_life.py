@@ -5,8 +5,6 @@ import logging
 import time
 
 import pytest
-from kit.engines import PATIENCE, ScriptedTransport, WatchedDatabase, running_engine
-from kit.factories import add_nodes, new_task
 
 from edgeplane.dispatch import engine as engine_module
 from edgeplane.model.nodes import SubIP
@@ -14,6 +12,8 @@ from edgeplane.model.tasks import Outcome, TaskKind, TaskStatus
 from edgeplane.services.tasks import create_many
 from edgeplane.store import mailboxes, tasks
 from edgeplane.transport.base import Busy, Refused, Unanswered, Unreachable
+from kit.engines import PATIENCE, ScriptedTransport, WatchedDatabase, running_engine
+from kit.factories import add_nodes, new_task
 
 
 class Frozen(WatchedDatabase):

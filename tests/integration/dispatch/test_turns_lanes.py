@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 import pytest
-from kit.engines import came_back
 
 from edgeplane.model.nodes import NodeStatus
 from edgeplane.model.tasks import Outcome, TaskKind, TaskStatus
@@ -11,6 +10,7 @@ from edgeplane.services import nodes as node_rule
 from edgeplane.services import tasks as task_rule
 from edgeplane.services.nodes import NodeChange
 from edgeplane.store import mailboxes, tasks
+from kit.engines import came_back
 
 PURGE = TaskKind.PURGE_CACHE
 

@@ -3,10 +3,10 @@
 from datetime import timedelta
 
 import pytest
-from kit.engines import Turner, came_back
 
 from edgeplane.model.tasks import Outcome, TaskKind, TaskStatus
 from edgeplane.store import mailboxes, tasks
+from kit.engines import Turner, came_back
 
 
 @pytest.fixture

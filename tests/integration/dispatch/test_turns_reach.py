@@ -3,13 +3,13 @@
 from datetime import timedelta
 
 import pytest
-from kit.engines import came_back
 
 from edgeplane.model.nodes import NodeStatus
 from edgeplane.model.tasks import Outcome, TaskKind, TaskStatus
 from edgeplane.services import nodes as node_rule
 from edgeplane.services.nodes import NodeChange
 from edgeplane.store import mailboxes, nodes, tasks
+from kit.engines import came_back
 
 PURGE = TaskKind.PURGE_CACHE
 REFUSED = "127.0.0.1:9090: connection refused"

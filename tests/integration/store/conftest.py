@@ -1,9 +1,9 @@
 """A migrated, empty database of each dialect."""
 
 import pytest
-from kit import factories
 
 from edgeplane.store.database import Database
+from kit import factories
 
 
 @pytest.fixture(scope="session")

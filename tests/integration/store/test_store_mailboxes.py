@@ -5,7 +5,6 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from kit.factories import add_nodes
 from sqlalchemy import select, update
 
 from edgeplane.model.clock import epoch_millis
@@ -13,6 +12,7 @@ from edgeplane.store import mailboxes
 from edgeplane.store.database import Database
 from edgeplane.store.mailboxes import Lease
 from edgeplane.store.rows import node_mailboxes
+from kit.factories import add_nodes
 
 MINE = Lease(owner="me", seconds=10)
 YOURS = Lease(owner="you", seconds=10)

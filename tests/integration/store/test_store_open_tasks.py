@@ -1,10 +1,10 @@
 """The open tasks of nodes, on every dialect: oldest first, however long the queues are."""
 
 import pytest
-from kit.factories import add_nodes, add_tasks, new_task
 
 from edgeplane.model.tasks import TaskKind
 from edgeplane.store import open_tasks, tasks
+from kit.factories import add_nodes, add_tasks, new_task
 
 KINDS = (TaskKind.RELOAD, TaskKind.PURGE_CACHE, TaskKind.APPLY_CONFIG)
 
@@ -17,7 +17,8 @@ async def node_ids(database):
 
 def fill(tx, node_id, number):
     """Store tasks of all kinds by turns."""
-    return add_tasks(tx, [new_task(node_id, kind=KINDS[n % 3]) for n in range(number)])
+    made = add_tasks(tx, [new_task(node_id, kind=KINDS[n % 3]) for n in range(number)])
+    return sorted(made, key=lambda task: task.id)
 
 
 async def test_each_node_has_its_own_oldest_first(database, node_ids):

@@ -7,7 +7,6 @@ from datetime import UTC, timedelta
 from random import Random
 
 import pytest
-from kit.factories import add_nodes, add_tasks, new_task
 from sqlalchemy import func, select
 
 from edgeplane.model import lifecycle
@@ -26,6 +25,7 @@ from edgeplane.services.tasks import create_many
 from edgeplane.store import tasks
 from edgeplane.store.database import Database
 from edgeplane.store.rows import agent_tasks
+from kit.factories import add_nodes, add_tasks, new_task
 
 
 @pytest.fixture

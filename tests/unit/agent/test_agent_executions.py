@@ -11,7 +11,7 @@ import pytest
 from edgeplane.agent.executions import Executions
 from edgeplane.agent.executors.base import Outcome
 from edgeplane.agent.journal import Journal
-from edgeplane.agent.journal_file import open_journal
+from edgeplane.agent.journal_file import JournalFile, open_journal
 from edgeplane.model.errors import AlreadyExists, DatabaseError, Internal, TooMany, WrongState
 from edgeplane.model.tasks import MAX_ERROR_BYTES
 from edgeplane.wire import ExecuteReply, ExecuteRequest
@@ -33,6 +33,8 @@ class ScriptedExecutor:
         self.entered = threading.Semaphore(0)
         self.gate = threading.Event()
         self.gate.set()
+        self.recovery = threading.Event()
+        self.recovery.set()
         self.after_permit = threading.Event()
         self.after_permit.set()
 
@@ -54,6 +56,8 @@ class ScriptedExecutor:
     def recover(self, request):
         """Say what the test says."""
         self.asked_to_recover.append(request.request_id)
+        self.entered.release()
+        assert self.recovery.wait(WAIT)
         return self.recovered
 
     def close(self):
@@ -66,6 +70,7 @@ def executor():
     made = ScriptedExecutor()
     yield made
     made.gate.set()
+    made.recovery.set()
     made.after_permit.set()
 
 
@@ -83,6 +88,7 @@ async def start(tmp_path, executor):
 
     yield begin
     executor.gate.set()
+    executor.recovery.set()
     executor.after_permit.set()
     for executions, journal in started:
         await executions.close(WAIT)
@@ -241,34 +247,163 @@ async def test_an_interrupted_request_without_its_effect_is_executed(start, exec
     assert executor.effects == ["r1"]
 
 
+async def test_a_slow_look_for_an_effect_is_not_told_as_a_failure(start, executor, time_is_up):
+    """The time limit is for doing it again; what is there already has no limit."""
+    executor.gate.clear()
+    before = start()
+    caller = asyncio.create_task(before.execute(_request()))
+    await _entered(executor)
+    await before.close(0)
+    await asyncio.wait((caller,))
+    assert isinstance(caller.exception(), Internal)
+    await before._journal.close()
+    executor.recovered = Outcome("success", "was made")
+    executor.recovery.clear()
+    after = start()
+    time_is_up(0)
+    caller = asyncio.create_task(after.execute(_request(timeout_seconds=3)))
+    await _entered(executor)
+    assert after.running == ["r1"]
+    executor.recovery.set()
+    assert (await caller).message == "was made"
+
+
 async def test_an_older_epoch_is_refused_also_after_a_restart(start, executor):
     """Whoever lost the node cannot act on it, not even to join or to read an answer."""
     first = start()
-    await first.execute(_request(epoch=5))
-    with pytest.raises(WrongState, match="stale epoch 4: this agent follows 5"):
-        await first.execute(_request("r2", epoch=4))
+    await first.execute(_request(node_id=7, epoch=5))
+    with pytest.raises(WrongState, match="stale epoch 4 for node 7: this agent follows 5"):
+        await first.execute(_request("r2", node_id=7, epoch=4))
     await first.execute(_request("r2"))
     await _stop(first)
     second = start()
     with pytest.raises(WrongState):
-        await second.execute(_request(epoch=4))
-    await second.execute(_request(epoch=5))
+        await second.execute(_request(node_id=7, epoch=4))
+    await second.execute(_request(node_id=7, epoch=5))
     assert executor.executed == [("r1", 1), ("r2", 1)]
+
+
+async def test_each_node_has_epochs_of_its_own(start, executor):
+    """Two names for one machine do not shut each other out; no name counts as node 0."""
+    executions = start()
+    await executions.execute(_request("a", node_id=1, epoch=5))
+    await executions.execute(_request("b", node_id=2, epoch=1))
+    await executions.execute(_request("c", epoch=3))
+    with pytest.raises(WrongState, match="stale epoch 2 for node 0: this agent follows 3"):
+        await executions.execute(_request("d", epoch=2))
+    with pytest.raises(WrongState, match="stale epoch 0 for node 2: this agent follows 1"):
+        await executions.execute(_request("d", node_id=2, epoch=0))
+    assert [name for name, _ in executor.executed] == ["a", "b", "c"]
 
 
 async def test_a_higher_epoch_counts_also_when_its_request_is_only_joined(start, executor):
     """It is on disk before the answer."""
     executor.gate.clear()
     first = start()
-    running = asyncio.create_task(first.execute(_request(epoch=1)))
+    running = asyncio.create_task(first.execute(_request(node_id=7, epoch=1)))
     await _entered(executor)
-    joined = asyncio.create_task(first.execute(_request(epoch=2)))
+    joined = asyncio.create_task(first.execute(_request(node_id=7, epoch=2)))
     await asyncio.sleep(0)
     executor.gate.set()
     await asyncio.gather(running, joined)
     await _stop(first)
     with pytest.raises(WrongState, match="follows 2"):
-        await start().execute(_request(epoch=1))
+        await start().execute(_request(node_id=7, epoch=1))
+
+
+async def test_a_higher_epoch_counts_also_when_its_request_is_refused(start, executor):
+    """Whatever the answer is, whoever was followed before is followed no more after a restart."""
+    executor.gate.clear()
+    first = start(limit=1)
+    running = asyncio.create_task(first.execute(_request(node_id=7, epoch=1)))
+    await _entered(executor)
+    with pytest.raises(AlreadyExists):
+        await first.execute(_request(payload=b"[1]", node_id=7, epoch=2))
+    with pytest.raises(TooMany):
+        await first.execute(_request("r2", node_id=8, epoch=3))
+    executor.gate.set()
+    await running
+    await _stop(first)
+    second = start()
+    for node_id, followed in ((7, 2), (8, 3)):
+        with pytest.raises(WrongState, match=f"follows {followed}"):
+            await second.execute(_request(node_id=node_id, epoch=followed - 1))
+
+
+class Commits:
+    """Whether commits of a journal go through now, and a sign for each that has begun."""
+
+    def __init__(self):
+        self.begun = threading.Semaphore(0)
+        self.let_go = threading.Event()
+        self.let_go.set()
+
+
+@pytest.fixture
+def commits(monkeypatch):
+    """Hold the commits of every journal while the test says so."""
+    held = Commits()
+    commit = JournalFile.commit
+
+    def wait_and_commit(file):
+        held.begun.release()
+        assert held.let_go.wait(WAIT)
+        commit(file)
+
+    monkeypatch.setattr(JournalFile, "commit", wait_and_commit)
+    yield held
+    held.let_go.set()
+
+
+async def test_who_waits_for_a_run_to_end_may_meanwhile_be_outdated(start, executor, commits):
+    """A request that is not begun yet is refused when its node has a newer owner by then."""
+    executions = start()
+    commits.let_go.clear()
+    first = asyncio.create_task(executions.execute(_request(payload=b"[1]")))
+    await asyncio.sleep(0)
+    older = asyncio.create_task(executions.execute(_request(node_id=7, epoch=1)))
+    await asyncio.sleep(0)
+    newer = asyncio.create_task(executions.execute(_request("r2", node_id=7, epoch=2)))
+    await asyncio.sleep(0)
+    commits.let_go.set()
+    assert (await first).status == "success"
+    assert (await newer).status == "success"
+    with pytest.raises(WrongState, match="stale epoch 1 for node 7: this agent follows 2"):
+        await older
+
+
+async def test_a_higher_attempt_does_not_take_over_an_old_failure(start, executor, commits):
+    """It arrives while the journal is asked for the attempt before it: it runs all the same."""
+    executor.outcomes = [Outcome("failed", "no"), Outcome("success", "made")]
+    executions = start()
+    await executions.execute(_request(attempt=1))
+    commits.let_go.clear()
+    again = asyncio.create_task(executions.execute(_request(attempt=1)))
+    await asyncio.sleep(0)
+    higher = asyncio.create_task(executions.execute(_request(attempt=2)))
+    await asyncio.sleep(0)
+    commits.let_go.set()
+    assert [(await again).message, (await higher).message] == ["no", "made"]
+    assert executor.executed == [("r1", 1), ("r1", 2)]
+
+
+async def test_a_higher_attempt_does_not_join_what_has_ended(start, executor, commits):
+    """It arrives while an outcome is being journaled: the answer of an attempt stays the same."""
+    executor.outcomes = [Outcome("failed", "no"), Outcome("failed", "again no")]
+    executor.gate.clear()
+    executions = start()
+    first = asyncio.create_task(executions.execute(_request(attempt=1)))
+    await _entered(executor)
+    assert commits.begun.acquire(blocking=False)
+    commits.let_go.clear()
+    executor.gate.set()
+    assert await asyncio.to_thread(commits.begun.acquire, timeout=WAIT)
+    higher = asyncio.create_task(executions.execute(_request(attempt=2)))
+    await asyncio.sleep(0)
+    commits.let_go.set()
+    assert [(await first).message, (await higher).message] == ["no", "again no"]
+    assert (await executions.execute(_request(attempt=2))).message == "again no"
+    assert executor.executed == [("r1", 1), ("r1", 2)]
 
 
 @pytest.fixture
@@ -320,6 +455,19 @@ async def test_an_effect_under_way_is_waited_for_past_the_limit(start, executor,
     executor.after_permit.set()
     assert (await caller).status == "success"
     assert executor.effects == ["r1"]
+
+
+async def test_a_thread_inside_an_effect_is_known_of_after_the_end(start, executor, time_is_up):
+    """Though its run was past its limit, and nobody waits for it any more."""
+    executor.after_permit.clear()
+    executions = start()
+    passed = time_is_up(2)
+    caller = asyncio.create_task(executions.execute(_request(timeout_seconds=3)))
+    await passed.wait()
+    await executions.close(0)
+    with pytest.raises(Internal, match="stopping"):
+        await caller
+    assert executions.stuck
 
 
 async def test_an_executor_that_breaks_has_failed(start, executor, caplog):

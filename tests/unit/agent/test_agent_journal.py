@@ -84,7 +84,7 @@ async def test_a_full_disk_fails_everyone_in_the_commit_and_nothing_of_it_counts
     assert journal.entries == 1 + len(outcomes) - len(refused)
     file._connection.execute("PRAGMA max_page_count = 100000")
     assert (await journal.begin(_asked("after", epoch=3))).standing is Standing.NEW
-    assert journal.epoch == 3
+    assert journal.epochs.of(0) == 3
     await journal.close()
 
 
@@ -120,7 +120,7 @@ async def test_closing_writes_what_waits_and_refuses_what_comes_later(path):
     await journal.close()
     assert (await waiting).standing is Standing.NEW
     with pytest.raises(DatabaseError, match="stopping"):
-        await journal.raise_epoch(9)
+        await journal.raise_epoch(9, 0)
     again = open_journal(path)
-    assert (again.entries, again.epoch) == (1, 4)
+    assert (again.entries, again.epochs.of(0)) == (1, 4)
     again.close()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from edgeplane.agent import journal_file
+from edgeplane.agent.epochs import KEPT_NODES
 from edgeplane.agent.journal_file import (
     KEPT_SECONDS,
     Asked,
@@ -22,8 +23,8 @@ from edgeplane.agent.journal_file import (
 )
 
 
-def _asked(request_id="r1", attempt=1, digest=b"d", kind="reload", epoch=None):
-    return Asked(request_id=request_id, kind=kind, digest=digest, attempt=attempt, epoch=epoch)
+def _asked(request_id="r1", attempt=1, digest=b"d", kind="reload", **named):
+    return Asked(request_id=request_id, kind=kind, digest=digest, attempt=attempt, **named)
 
 
 def _begin(file, *args, **named):
@@ -95,18 +96,38 @@ def test_an_id_is_bound_to_its_type_and_payload(file, other):
     assert _begin(file, **other).standing is Standing.DIFFERENT
 
 
-def test_the_highest_epoch_survives_a_restart_and_a_rollback_forgets_a_newer_one(file, path):
-    """Only what was committed counts."""
-    _begin(file, epoch=5)
-    _begin(file, "r2", epoch=3)
+def test_the_highest_epochs_survive_a_restart_and_a_rollback_forgets_newer_ones(file, path):
+    """Of each node, and only what was committed counts."""
+    _begin(file, epoch=5, node_id=1)
+    _begin(file, "r2", epoch=3, node_id=1)
+    _begin(file, "r3", epoch=4, node_id=2)
     file.start()
-    file.begin(_asked("r3", epoch=9))
+    file.begin(_asked("r4", epoch=9, node_id=1))
+    assert file.epochs.of(1) == 5
     file.rollback()
-    assert (file.epoch, file.entries) == (5, 2)
-    file.close()
     again = open_journal(path)
-    assert (again.epoch, again.entries) == (5, 2)
+    for opened in (file, again):
+        assert [opened.epochs.of(node) for node in (1, 2, 3)] == [5, 4, 0]
+        assert opened.entries == 3
     again.close()
+
+
+def test_the_nodes_whose_epochs_are_kept_are_those_raised_last(file, path):
+    """In memory and on disk alike, also across a restart."""
+    file.start()
+    for node in range(KEPT_NODES):
+        file.raise_epoch(1, node)
+    file.raise_epoch(2, 0)
+    file.commit()
+    again = open_journal(path)
+    again.start()
+    again.raise_epoch(1, KEPT_NODES)
+    again.commit()
+    again.close()
+    last = open_journal(path)
+    assert [last.epochs.of(node) for node in (0, 1, 2, KEPT_NODES)] == [2, 0, 1, 1]
+    assert last._number("SELECT count(*) FROM epochs") == KEPT_NODES
+    last.close()
 
 
 def test_the_file_is_for_its_owner_only(file, path):
@@ -187,10 +208,13 @@ def test_a_journal_of_another_version_is_refused(path):
 
 
 def test_a_half_made_journal_does_not_count(path):
-    """A draft left by a crash while making the first one is replaced."""
-    path.with_name("journal.db.new").write_bytes(b"half")
+    """What a crash left while the first one was made is replaced, with all that belongs to it."""
+    drafts = [path.with_name(f"journal.db.new{suffix}") for suffix in ("", "-wal", "-shm")]
+    for draft in drafts:
+        draft.write_bytes(b"half")
     file = open_journal(path)
     assert file.entries == 0
+    assert not any(draft.exists() for draft in drafts)
     file.close()
 
 
@@ -227,6 +251,7 @@ def test_while_nothing_is_old_enough_it_is_not_looked_for_every_time(path):
 
 IDS = st.sampled_from(["a", "b", "c"])
 DIGESTS = st.sampled_from([b"1", b"2"])
+NODES = st.integers(0, 2)
 ATTEMPTS = st.integers(1, 4)
 
 
@@ -240,8 +265,8 @@ class JournalMachine(RuleBasedStateMachine):
         self.file: JournalFile = open_journal(self.path)
         self.file._connection.execute("PRAGMA synchronous = OFF")
         self.model: dict[str, dict[str, Any]] = {}
-        self.epoch = 0
-        self.saved: tuple[dict[str, dict[str, Any]], int] = ({}, 0)
+        self.epochs: dict[int, int] = {}
+        self.saved: tuple[dict[str, dict[str, Any]], dict[int, int]] = ({}, {})
         self.open = False
 
     def _ensure_started(self):
@@ -266,13 +291,14 @@ class JournalMachine(RuleBasedStateMachine):
         digest=DIGESTS,
         attempt=ATTEMPTS,
         epoch=st.none() | st.integers(0, 5),
+        node=NODES,
     )
-    def begin(self, request_id, digest, attempt, epoch):
+    def begin(self, request_id, digest, attempt, epoch, node):
         """Ask; the standing and the answer are what the dict says."""
         self._ensure_started()
         expected = self._expected(request_id, digest, attempt)
-        found = self.file.begin(_asked(request_id, attempt, digest, epoch=epoch))
-        self.epoch = max(self.epoch, epoch or 0)
+        found = self.file.begin(_asked(request_id, attempt, digest, epoch=epoch, node_id=node))
+        self.epochs[node] = max(self.epochs.get(node, 0), epoch or 0)
         assert found.standing is expected
         if expected is Standing.ANSWERED:
             entry = self.model[request_id]
@@ -311,7 +337,7 @@ class JournalMachine(RuleBasedStateMachine):
     def commit(self):
         """Keep what was written."""
         self.file.commit()
-        self.saved = (dict(self.model), self.epoch)
+        self.saved = (dict(self.model), dict(self.epochs))
         self.open = False
 
     @precondition(lambda self: self.open)
@@ -319,7 +345,7 @@ class JournalMachine(RuleBasedStateMachine):
     def roll_back(self):
         """Drop what was not committed."""
         self.file.rollback()
-        self.model, self.epoch = dict(self.saved[0]), self.saved[1]
+        self.model, self.epochs = dict(self.saved[0]), dict(self.saved[1])
         self.open = False
 
     @rule()
@@ -328,13 +354,14 @@ class JournalMachine(RuleBasedStateMachine):
         self.file.close()
         self.file = open_journal(self.path)
         self.file._connection.execute("PRAGMA synchronous = OFF")
-        self.model, self.epoch = dict(self.saved[0]), self.saved[1]
+        self.model, self.epochs = dict(self.saved[0]), dict(self.saved[1])
         self.open = False
 
     @invariant()
-    def the_same_epoch_and_as_many_entries(self):
-        """Epoch and number of entries follow."""
-        assert self.file.epoch == self.epoch
+    def the_epochs_on_disk_and_as_many_entries(self):
+        """Epochs follow the commits, the number of entries what was written."""
+        for node in range(3):
+            assert self.file.epochs.of(node) == self.saved[1].get(node, 0)
         assert self.file.entries == len(self.model)
 
     def teardown(self):

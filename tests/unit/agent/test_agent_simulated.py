@@ -154,8 +154,9 @@ def test_recover_finds_a_completed_effect_without_touching_it(executor, folder):
 def test_recover_knows_nothing_of_a_missing_or_different_file(executor, folder):
     """Only the very content counts as the effect."""
     assert executor.recover(_request()) is None
-    (folder / "cmdb_apply_config_r1.json").write_text("{}")
-    assert executor.recover(_request()) is None
+    for other in ("{}", '{\n  "b": 2,\n  "a": []\n}'):
+        (folder / "cmdb_apply_config_r1.json").write_text(other)
+        assert executor.recover(_request()) is None
     (folder / "cmdb_apply_config_r1.json").unlink()
     os.mkfifo(folder / "cmdb_apply_config_r1.json")
     assert executor.recover(_request()) is None

@@ -3,13 +3,13 @@
 from random import Random
 
 import pytest
-from kit.factories import NOW, a_task, after
 
 from edgeplane.model import lifecycle
 from edgeplane.model.errors import WrongState
 from edgeplane.model.lifecycle import MOVES, Event, Place
 from edgeplane.model.retry import RetryPolicy
 from edgeplane.model.tasks import MAX_ERROR_BYTES, Outcome, Report, TaskStatus
+from kit.factories import NOW, a_task, after
 
 LATER = after(5)
 STANDING = {
@@ -99,7 +99,9 @@ def test_begin_gives_the_next_number():
 
 def test_success_clears_the_error_and_keeps_the_words():
     """A success has its message as result and no last error, whatever went before."""
-    done = settle(a_task(status=TaskStatus.RUNNING, attempts=2, last_error="was away"), Outcome.SUCCEEDED)
+    done = settle(
+        a_task(status=TaskStatus.RUNNING, attempts=2, last_error="was away"), Outcome.SUCCEEDED
+    )
     assert (done.last_error, done.result, done.finished_at) == (None, "words", LATER)
 
 

@@ -1,7 +1,6 @@
 """Addresses and names a node may have, at every bound."""
 
 import pytest
-from kit.factories import NOW
 
 from edgeplane.model.errors import Invalid, Missing, NotAllowed
 from edgeplane.model.nodes import (
@@ -13,6 +12,7 @@ from edgeplane.model.nodes import (
     check_name,
     check_sub_ips,
 )
+from kit.factories import NOW
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,84 @@
+"""The tables: made, checked, taken down and made again, on every dialect."""
+
+import pytest
+from sqlalchemy import inspect
+
+from edgeplane.store import migrate
+from edgeplane.store.database import make_engine
+from edgeplane.store.migrate import SchemaError
+from edgeplane.store.rows import metadata
+from edgeplane.store.urls import URL, sqlite_url
+from kit.factories import empty_mysql_url
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+def empty(request, tmp_path):
+    """Where no tables are yet."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path / "new.db")
+    return empty_mysql_url(request.getfixturevalue("mysql_dsn"))
+
+
+def tables(url):
+    """Name the tables there are."""
+    engine = make_engine(url)
+    with engine.connect() as connection:
+        return set(inspect(connection).get_table_names())
+
+
+def test_tables_go_up_down_and_up_again(empty):
+    """From nothing to the declared tables, back to nothing, and once more."""
+    declared = set(metadata.tables)
+    assert migrate.state(empty)[0] is None
+    for _ in range(2):
+        assert migrate.upgrade(empty) == len(declared)
+        assert tables(empty) == declared | {"alembic_version"}
+        found, needed = migrate.state(empty)
+        assert found == needed
+        migrate.check(empty)
+        migrate.downgrade(empty, "base")
+        assert tables(empty) <= {"alembic_version"}
+
+
+def test_going_up_twice_changes_nothing(empty):
+    """MIGRATE=1 at every start is safe."""
+    migrate.upgrade(empty)
+    assert migrate.upgrade(empty) == len(metadata.tables)
+
+
+def test_tables_that_differ_are_told(empty):
+    """The check can fail."""
+    migrate.upgrade(empty)
+    with make_engine(empty).begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE users ADD COLUMN more INTEGER")
+    with pytest.raises(SchemaError, match="^migration: "):
+        migrate.check(empty)
+
+
+def test_an_unknown_revision_is_one_line(empty):
+    """No traceback for the person who asked."""
+    with pytest.raises(SchemaError, match="^migration: .*nowhere") as raised:
+        migrate.downgrade(empty, "nowhere")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_database_that_is_not_there_is_one_line():
+    """The message has the server's or the network's words."""
+    url = URL.create("mysql+pymysql", "u", "p-secret", "127.0.0.1", 1, "nothing")
+    with pytest.raises(SchemaError) as raised:
+        migrate.upgrade(url)
+    assert "\n" not in str(raised.value)
+    assert "p-secret" not in str(raised.value)
+
+
+def test_the_seeds_columns_have_the_seeds_names(empty):
+    """What its SQL checks select is there."""
+    migrate.upgrade(empty)
+    with make_engine(empty).connect() as connection:
+        columns = {column["name"] for column in inspect(connection).get_columns("agent_tasks")}
+        unique = inspect(connection).get_unique_constraints("agent_tasks")
+    assert columns >= {
+        *("id", "node_id", "type", "payload", "status", "last_error", "attempts"),
+        *("next_retry_at", "request_id", "created_at", "updated_at"),
+    }
+    assert [one["column_names"] for one in unique] == [["request_id"]]

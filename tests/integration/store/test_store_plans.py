@@ -1,0 +1,205 @@
+"""The hot statements use the index meant for them, on every dialect, and read no more than that."""
+
+import json
+import re
+from random import Random
+
+import pytest
+from sqlalchemy import delete, insert, select, update
+
+from edgeplane.model.clock import utc_now
+from edgeplane.model.paging import PageRequest
+from edgeplane.model.tasks import Lane, TaskKind, TaskStatus, lane_of
+from edgeplane.store import mailboxes, open_tasks, prepared, tasks
+from edgeplane.store.database import make_engine
+from edgeplane.store.prepared import Items
+from edgeplane.store.rows import agent_tasks, node_mailboxes
+from edgeplane.store.task_lists import TaskFilter, ids_query, total_query
+from edgeplane.store.workers import Tx
+from kit import factories
+from kit.factories import add_nodes, new_task
+
+NODES, TASKS = 300, 6000
+
+
+@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
+def engine(request, tmp_path_factory):
+    """Tables with some thousand rows of every kind and status, analysed."""
+    if request.param == "sqlite":
+        template = request.getfixturevalue("sqlite_template")
+        url = template.copy(tmp_path_factory.mktemp("plans"))
+    else:
+        server = request.getfixturevalue("mariadb")
+        url = factories.mysql_url(server.create_database("store_plans"))
+    opened = make_engine(url)
+    with opened.begin() as connection:
+        _fill(connection)
+        connection.exec_driver_sql(
+            "ANALYZE"
+            if request.param == "sqlite"
+            else "ANALYZE TABLE agent_tasks, node_mailboxes, task_attempts"
+        )
+    return opened
+
+
+def _fill(connection):
+    random, tx = Random(3), Tx(connection, utc_now(), connection.dialect.name)
+    ids = add_nodes(tx, NODES)
+    mailboxes.mark_work(tx, ids[: NODES // 10])
+    rows = []
+    for _ in range(TASKS):
+        asked = new_task(random.choice(ids), kind=random.choice(list(TaskKind)))
+        row = {name[2:]: value for name, value in tasks._new_row(asked, tx).items()}
+        status = random.choices(list(TaskStatus), [1, 1, 20, 2])[0]
+        final = status in (TaskStatus.SUCCESS, TaskStatus.FAILED)
+        lane = None if final else lane_of(asked.kind).value
+        rows.append({**row, "status": status.value, "lane": lane})
+    connection.execute(insert(agent_tasks), rows)
+
+
+def explain(engine, statement, **given):
+    """Return the lines of a plan: of SQLite's words, or of each table MariaDB reads."""
+    with engine.connect() as connection:
+        return explain_on(connection, statement, **given)
+
+
+def explain_on(connection, statement, **given):
+    """Return a plan made on an open connection."""
+    engine = connection.engine
+    compiled = statement.compile(engine, compile_kwargs={"render_postcompile": True})
+    values = {**{name: bind.value for name, bind in compiled.binds.items()}, **given}
+    ordered = tuple(prepared._plain(values[name]) for name in compiled.positiontup)
+    if engine.dialect.name == "sqlite":
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", ordered).all()
+        return [row[3] for row in plan] + _sqlite_sorts(plan)
+    (text,) = connection.exec_driver_sql(f"EXPLAIN FORMAT=JSON {compiled}", ordered).one()
+    return [json.dumps(table) for table in _tables(json.loads(text))] + _sorts(text)
+
+
+def _sqlite_sorts(plan):
+    """Find the sorts of rows read from a table: those that merge branches sort a page at most."""
+    reading = {row[1] for row in plan if re.match(r"(SCAN|SEARCH) (agent|node)_", row[3])}
+    return ["filesort" for row in plan if "TEMP B-TREE" in row[3] and row[1] in reading]
+
+
+def _tables(plan):
+    """Find the tables a plan of MariaDB's reads."""
+    if isinstance(plan, list):
+        for part in plan:
+            yield from _tables(part)
+    elif isinstance(plan, dict):
+        if "table_name" in plan:
+            yield {k: plan[k] for k in ("table_name", "access_type", "key") if k in plan}
+        for part in plan.values():
+            yield from _tables(part)
+
+
+def _sorts(text):
+    return ["filesort"] * len(re.findall('"filesort"', text))
+
+
+def reads(engine, plan, table):
+    """Return the index each read of a table uses; None for a full scan."""
+    if engine.dialect.name == "sqlite":
+        lines = [line for line in plan if re.match(rf"(SCAN|SEARCH) {table}\b", line)]
+        keys = [re.search(r"USING (?:COVERING )?INDEX (\S+)", line) for line in lines]
+        primary = ["INTEGER PRIMARY KEY" in line for line in lines]
+        return [
+            key[1] if key else "PRIMARY" if rowid else None
+            for key, rowid in zip(keys, primary, strict=True)
+        ]
+    found = [json.loads(line) for line in plan if line.startswith("{")]
+    return [
+        None if one["access_type"] == "ALL" else one.get("key")
+        for one in found
+        if one["table_name"] == table
+    ]
+
+
+def sorts(plan):
+    """Count how often a plan sorts by itself."""
+    return plan.count("filesort")
+
+
+@pytest.mark.parametrize("nodes", [3, 30, NODES])
+@pytest.mark.parametrize("due", [0.1, 0.5, 1])
+def test_a_claim_walks_its_index_in_order(engine, nodes, due):
+    """However many are due, or a second claimer starves behind the rows the first one holds."""
+    now, last = utc_now(), int(nodes * due)
+    boxes = node_mailboxes.c
+    with engine.connect() as connection, connection.begin() as undone:
+        first = connection.scalar(select(boxes.node_id).order_by(boxes.node_id).limit(1))
+        connection.execute(delete(node_mailboxes).where(boxes.node_id >= first + nodes))
+        connection.execute(update(node_mailboxes).values(next_at=None))
+        some = boxes.node_id <= first + last
+        connection.execute(update(node_mailboxes).where(some).values(next_at=now))
+        plan = explain_on(connection, mailboxes.DUE._build(Items(0)), now=now, most=64)
+        undone.rollback()
+    assert reads(engine, plan, "node_mailboxes") == ["ix_node_mailboxes_next_at_node_id"]
+    assert sorts(plan) == 0
+
+
+def test_open_tasks_of_some_nodes_are_ranges_of_one_index(engine):
+    """One for each node, in the order of the index."""
+    with engine.connect() as connection:
+        ids = list(connection.scalars(select(node_mailboxes.c.node_id).limit(8)))
+    given = {f"nodes_{number}": node_id for number, node_id in enumerate(ids)}
+    plan = explain(engine, open_tasks.PLAIN._build(Items(8)), **given)
+    assert reads(engine, plan, "agent_tasks") == ["ix_agent_tasks_node_id_lane_id"]
+    assert sorts(plan) == 0
+
+
+def test_a_long_queue_is_read_lane_by_lane(engine):
+    """Each pair of node and lane is a range in order; the rest are look-ups by id."""
+    with engine.connect() as connection:
+        ids = list(connection.scalars(select(node_mailboxes.c.node_id).limit(2)))
+    pairs = [(node_id, lane.value) for node_id in ids for lane in Lane]
+    given = {f"nodes_{number}": node_id for number, (node_id, _) in enumerate(pairs)}
+    given |= {f"lanes_{number}": lane for number, (_, lane) in enumerate(pairs)}
+    plan = explain(engine, open_tasks.WINDOWED._build(Items(4)), **given)
+    found = reads(engine, plan, "agent_tasks")
+    assert found.count("ix_agent_tasks_node_id_lane_id") == 4
+    assert set(found) == {"PRIMARY", "ix_agent_tasks_node_id_lane_id"}
+    assert sorts(plan) == 0
+
+
+FILTERS = [
+    TaskFilter(node_id=node, kind=kind, status=status)
+    for node in (None, 7)
+    for kind in (None, TaskKind.RELOAD)
+    for status in (None, TaskStatus.FAILED)
+]
+
+
+@pytest.mark.parametrize("before", [None, 5000], ids=["first", "cursor"])
+@pytest.mark.parametrize("wanted", FILTERS, ids=str)
+def test_a_page_of_a_list_reads_ranges_already_in_order(engine, wanted, before):
+    """Each branch is one range of the index for its filter; only what they merge to is sorted."""
+    plan = explain(engine, ids_query(wanted, PageRequest(size=20, before=before)))
+    found = reads(engine, plan, "agent_tasks")
+    if wanted == TaskFilter():
+        assert found == ["PRIMARY"] or (before is None and found == [None])
+        assert sorts(plan) == 0
+        return
+    branches = (1 if wanted.kind else 3) * (1 if wanted.status else 4)
+    index = "type_status_id" if wanted.node_id is None else "node_id_type_status_id"
+    assert found == [f"ix_agent_tasks_{index}"] * branches
+    assert sorts(plan) <= 1
+
+
+@pytest.mark.parametrize("wanted", FILTERS, ids=str)
+def test_a_total_is_counted_in_an_index_alone(engine, wanted):
+    """Never in the rows, whose payloads would have to be read past."""
+    plan = explain(engine, total_query(wanted))
+    found = reads(engine, plan, "agent_tasks")
+    assert None not in found
+    if wanted != TaskFilter():
+        index = "type_status_id" if wanted.node_id is None else "node_id_type_status_id"
+        assert set(found) == {f"ix_agent_tasks_{index}"}
+
+
+def test_a_sort_would_be_seen(engine):
+    """The test of the tests: an order no index has is told."""
+    plan = explain(engine, select(agent_tasks.c.id).order_by(agent_tasks.c.updated_at))
+    assert sorts(plan) == 1
+    assert reads(engine, plan, "agent_tasks") == [None]

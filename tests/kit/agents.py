@@ -1,0 +1,117 @@
+"""An agent that answers as scripted, byte by byte, on a loopback port."""
+
+import asyncio
+import json
+import socket
+from collections import deque
+
+from edgeplane.transport.base import Address
+from edgeplane.wire import ExecuteRequest
+
+
+def request(request_id="r-1", **given):
+    """Make a request to deliver."""
+    return ExecuteRequest(request_id=request_id, type="reload", **given)
+
+
+def reply(request_id="r-1", status="success", message="done", code=0):
+    """Make the body of an agent's answer."""
+    data = {"requestId": request_id, "status": status, "message": message}
+    return json.dumps({"code": code, "message": "success", "data": data}).encode()
+
+
+def http(status=200, body=None, *headers, version="1.1"):
+    """Make an answer with a length."""
+    content = reply() if body is None else body
+    lines = [f"HTTP/{version} {status} Words", f"Content-Length: {len(content)}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode() + content
+
+
+def refusal(code, message="the agent's own words"):
+    """Make an error's body."""
+    return json.dumps({"code": code, "message": message, "data": None}).encode()
+
+
+class Hangup:
+    """A step of the script: say this much and close, with a reset if asked."""
+
+    def __init__(self, said=b"", *, reset=False):
+        self.said = said
+        self.reset = reset
+
+
+class Silence:
+    """A step of the script: read the request and say nothing more than this."""
+
+    def __init__(self, said=b""):
+        self.said = said
+
+
+class Scripted:
+    """Takes one step of its script for each request; without any left, it succeeds."""
+
+    def __init__(self):
+        self.script = deque()
+        self.heads = []
+        self.bodies = []
+        self.connections = []
+        self.gone = asyncio.Event()  #: a client has ended a connection
+        self.asked = asyncio.Event()  #: a request has arrived
+        self._server = None
+
+    async def start(self, host="127.0.0.1", port=0):
+        """Listen; return the address."""
+        self._server = await asyncio.start_server(self._serve, host, port)
+        return Address(host, self._server.sockets[0].getsockname()[1])
+
+    async def stop(self):
+        """Close every connection and the port."""
+        self._server.close()
+        for writer in self.connections:
+            writer.transport.abort()
+        await self._server.wait_closed()
+
+    def hang_up(self):
+        """Close all connections politely, as an agent does with idle ones."""
+        for writer in self.connections:
+            writer.close()
+
+    async def _serve(self, reader, writer):
+        self.connections.append(writer)
+        try:
+            while await self._step(reader, writer):
+                pass
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.gone.set()
+        finally:
+            writer.close()
+
+    async def _step(self, reader, writer):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        lines = dict(line.split(": ", 1) for line in head.split("\r\n")[1:-2])
+        body = await reader.readexactly(int(lines["Content-Length"]))
+        self.heads.append((head.split("\r\n")[0], lines))
+        self.bodies.append(body)
+        self.asked.set()
+        step = self.script.popleft() if self.script else http(200, reply(_id_of(body)))
+        if isinstance(step, Hangup):
+            return await self._hang_up(writer, step)
+        if isinstance(step, Silence):
+            writer.write(step.said)
+            await reader.readexactly(1)
+        writer.write(step)
+        await writer.drain()
+        return True
+
+    async def _hang_up(self, writer, step):
+        writer.write(step.said)
+        await writer.drain()
+        if step.reset:
+            linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
+        return False
+
+
+def _id_of(body):
+    return json.loads(body)["requestId"]
