@@ -70,7 +70,9 @@ def _statuses(kind: type[errors.DomainError]) -> str:
 
 
 def _first_line(kind: type[errors.DomainError]) -> str:
-    return (kind.__doc__ or "").splitlines()[0].rstrip(".").replace("``retry_after``", "Retry-After")
+    return (
+        (kind.__doc__ or "").splitlines()[0].rstrip(".").replace("``retry_after``", "Retry-After")
+    )
 
 
 _ADVICE: dict[type[errors.DomainError], str] = {

@@ -5,6 +5,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+
 from kit.servers import MariaDB, Redis
 
 _numbers = count(1)

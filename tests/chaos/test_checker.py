@@ -4,7 +4,7 @@ import pytest
 
 from kit.checker import check
 from kit.effects import Effects
-from kit.history import Accepted, Effect, Ended, History, Killed, Restarted, Sampled
+from kit.history import Accepted, Effect, Ended, Event, History, Killed, Restarted, Sampled
 from kit.tables import TaskRow
 
 
@@ -26,7 +26,7 @@ ACCEPTED = Accepted(at=0.0, request_id="a", task_id=1)
 SAMPLED = Sampled(at=0.5, running=((1, -9.0),))
 EFFECT = Effect(at=1.0, request_id="a", file="/work/cmdb_reload_a.txt")
 ENDED = Ended(at=2.0, request_id="a")
-GOOD = [ACCEPTED, SAMPLED, EFFECT, ENDED]
+GOOD: list[Event] = [ACCEPTED, SAMPLED, EFFECT, ENDED]
 
 
 def test_a_good_run_has_no_violation():
@@ -92,8 +92,8 @@ def test_a_bad_run_is_told(events, rows, found):
 
 def test_a_disturbance_begins_the_time_anew():
     """What is killed at 9 s and back at 20 s has until 35 s."""
-    shocks = [Killed(at=9.0, who="x"), Restarted(at=20.0, who="x")]
-    events = [ACCEPTED, EFFECT, *shocks, Ended(at=34.0, request_id="a")]
+    shocks: list[Event] = [Killed(at=9.0, who="x"), Restarted(at=20.0, who="x")]
+    events: list[Event] = [ACCEPTED, EFFECT, *shocks, Ended(at=34.0, request_id="a")]
     assert check(events, [row()]) == []
 
 
@@ -117,5 +117,6 @@ def test_effects_are_what_appears_under_a_tasks_name(tmp_path):
     (folder / "cmdb_reload_dir.txt").mkdir()
     (folder / "notes.txt").write_text("")
     effects.stop()
-    assert [event.request_id for event in history.events] == ["a", "a", "b.c_d"]
+    seen = [event.request_id for event in history.events if isinstance(event, Effect)]
+    assert seen == ["a", "a", "b.c_d"]
     assert (tmp_path / "history.jsonl").read_text().count('"event": "Effect"') == 3

@@ -136,3 +136,33 @@ def test_a_replica_frozen_past_its_lease_harms_nobody(mariadb_stage):
     stream.wait()
     until(lambda: "late results dropped: 1" in frozen.output, 10, "the late answer is dropped")
     assert stage.finish() == []
+
+
+def test_a_replica_frozen_inside_a_transaction_is_rid_of_its_locks(mariadb_stage):
+    """Its connection stays open and holds rows; the server gives them back within the bound."""
+    stage, settings = mariadb_stage
+    agents = _agents(stage)
+    frozen = stage.control("control1", settings)
+    serving = stage.control("control2", settings)
+    nodes = _nodes(frozen, agents)
+    serving.send(signal.SIGSTOP)  # so that what is locked is the other's
+    until(lambda: stage.tables.locked_rows() == 0, 5, "no transaction is open")
+    stream = stage.stream([frozen], stage.asks(nodes, 100))
+
+    def caught() -> bool:
+        frozen.send(signal.SIGSTOP)
+        time.sleep(0.1)  # what the server was about to finish is finished
+        if stage.tables.locked_rows():
+            return True
+        frozen.send(signal.SIGCONT)
+        return False
+
+    until(caught, 20, "it is inside a transaction")
+    stage.history.kill("the first replica, frozen")
+    serving.send(signal.SIGCONT)
+    until(lambda: stage.tables.locked_rows() == 0, 15, "the rows are free again")
+    until(lambda: not stage.tables.leases(), 15, "the other has taken over")
+    frozen.send(signal.SIGCONT)
+    stage.history.restart("the first replica")
+    stream.wait()
+    assert stage.finish() == []

@@ -14,7 +14,7 @@ from edgeplane.model.nodes import NewNode, NodeStatus
 from edgeplane.model.tasks import NewTask, Task, TaskKind, TaskStatus
 from edgeplane.services import tasks as rule
 from edgeplane.settings import read_dsn
-from edgeplane.store import mailboxes, migrate, nodes
+from edgeplane.store import mailboxes, migrate, nodes, tasks
 from edgeplane.store.rows import metadata
 from edgeplane.store.urls import URL, sqlite_url
 from edgeplane.store.workers import Tx
@@ -102,6 +102,13 @@ def add_tasks(tx: Tx, asked: Iterable[NewTask]) -> list[Task]:
     for answer in rule.create_many(tx, list(asked)):
         assert isinstance(answer, Task), answer
         found.append(answer)
+    return found
+
+
+def stored(tx: Tx, task_id: int) -> Task:
+    """Return a task that must be there."""
+    found = tasks.get(tx, task_id)
+    assert found is not None
     return found
 
 

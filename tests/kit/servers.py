@@ -1,4 +1,4 @@
-"""Real servers for the tests, each private: own folder, own port, ended by the process id we hold."""
+"""Real servers for the tests, each private: own folder, own port, ended by its process id."""
 
 import os
 import shutil
@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pymysql
+
 from kit.ports import free_port
 from kit.waiting import until
 
@@ -29,7 +30,8 @@ class MariaDB:
     def dsn(self, database: str) -> str:
         """Return a database's DSN, in the Go form."""
         place = f"tcp(127.0.0.1:{self.port})"
-        return f"{_MYSQL_USER}:{_MYSQL_PASSWORD}@{place}/{database}?charset=utf8mb4&parseTime=True&loc=Local"
+        options = "charset=utf8mb4&parseTime=True&loc=Local"
+        return f"{_MYSQL_USER}:{_MYSQL_PASSWORD}@{place}/{database}?{options}"
 
     def create_database(self, name: str) -> str:
         """Make an empty database; return its DSN."""

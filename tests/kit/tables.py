@@ -60,7 +60,7 @@ class Tables:
         def rows(sql: str) -> Sequence[Sequence[Any]]:
             with server.connect(database) as connection, connection.cursor() as cursor:
                 cursor.execute(sql)
-                return cursor.fetchall()
+                return list(cursor.fetchall())
 
         return cls(rows, _MYSQL_AGE)
 
@@ -72,6 +72,11 @@ class Tables:
     def owners(self) -> dict[int, str | None]:
         """Return who holds which node."""
         return {int(n): who for n, who in self._rows("SELECT node_id, owner FROM node_mailboxes")}
+
+    def locked_rows(self) -> int:
+        """Return how many rows open transactions hold just now (MariaDB)."""
+        found = self._rows("SELECT SUM(trx_rows_locked) FROM information_schema.innodb_trx")
+        return int(found[0][0] or 0)
 
     def final_ids(self) -> set[str]:
         """Return the request ids of the tasks that are final."""

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from edgeplane.model import lanes
 from edgeplane.model.lanes import Conditions
-from edgeplane.model.tasks import Lane, TaskKind, TaskStatus, lane_of
+from edgeplane.model.tasks import Lane, Task, TaskKind, TaskStatus, lane_of
 from kit.factories import NOW, a_task, after
 
 _seconds = st.integers(-5, 5)
@@ -14,7 +14,7 @@ _seconds = st.integers(-5, 5)
 @st.composite
 def _queues(draw):
     """Draw a node's open tasks, oldest first: at most one config task runs, as at any node."""
-    queue = []
+    queue: list[Task] = []
     for number in range(draw(st.integers(0, 8))):
         kind = draw(st.sampled_from(TaskKind))
         config_runs = any(

@@ -80,6 +80,7 @@ def test_a_due_time_has_milliseconds(outcome, attempts, random):
     """So that it is read back as it was returned."""
     task = a_task(attempts=attempts, counted_attempts=1)
     due = next_retry(task, Report(outcome=outcome, message=""), NOW, POLICY, random)
+    assert due is not None
     assert due.microsecond % 1000 == 0
 
 

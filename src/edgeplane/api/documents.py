@@ -38,7 +38,12 @@ shapes = Shapes()
 
 
 def describe(
-    *, data: Any = None, listed: Any = None, body: Any = None, errors: str = "400"
+    *,
+    data: Any = None,
+    listed: Any = None,
+    body: Any = None,
+    errors: str = "400",
+    anyone: bool = False,
 ) -> dict[str, Any]:
     """Describe a route: the shape of its body, and of the data (or of a list's items) it answers.
 
@@ -47,16 +52,18 @@ def describe(
         listed: the struct a list is made of, instead of ``data``.
         body: the struct read.
         errors: HTTP statuses it may answer besides 200 and 500, separated by blanks.
+        anyone: it answers without a token.
 
     """
     described: dict[str, Any] = {
+        "security": [] if anyone else [{"bearer": []}],
         "responses": {
             "200": _json("success", _success(shapes.ref(data) if data else _page(listed))),
             **{
                 status: _json("error", shapes.ref(ErrorEnvelope))
                 for status in (*errors.split(), "408", "413", "500", "503")
             },
-        }
+        },
     }
     if body is not None:
         described["requestBody"] = {

@@ -48,7 +48,8 @@ _login_body = parts.body_of(msgspec.json.Decoder(Login))
 
 
 @router.post(
-    "/auth/login", openapi_extra=describe(data=LoginView, body=Login, errors="400 401 429")
+    "/auth/login",
+    openapi_extra=describe(data=LoginView, body=Login, errors="400 401 429", anyone=True),
 )
 async def log_in(request: Request, asked: Annotated[Login, Depends(_login_body)]) -> Response:
     """Log in."""
@@ -67,7 +68,7 @@ async def me(principal: Reader) -> Response:
     )
 
 
-@router.get("/ping", openapi_extra=describe(data=PingView, errors="400"))
+@router.get("/ping", openapi_extra=describe(data=PingView, anyone=True))
 async def ping() -> Response:
     """Answer that the control plane is there."""
     return ok(PingView(pong=True))

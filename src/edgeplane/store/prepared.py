@@ -70,7 +70,7 @@ class Prepared:
         text = self._text(tx, width)
         given: dict[str, Any] = dict(values or {})
         for name, items in lists.items():
-            padded = [*items, *items[-1:] * (width - len(items))]
+            padded = [*items, *[*items[-1:]] * (width - len(items))]
             given.update(zip(_names(name, width), padded, strict=True))
         cursor = _cursor(tx)
         cursor.execute(text.sql, text.arrange(given))

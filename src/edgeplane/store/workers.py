@@ -32,7 +32,10 @@ T = TypeVar("T")
 #: Lock wait time-out and deadlock: the transaction is gone and may be run again as it was.
 _TRANSIENT = frozenset({1205, 1213, 1020})
 #: The server is away, going away, or has not come up yet.
-_AWAY = frozenset({1040, 1053, 1152, 1158, 1159, 1160, 1161, 1927, 2002, 2003, 2006, 2013, 2014})
+_AWAY = frozenset(
+    {1040, 1053, 1152, 1158, 1159, 1160, 1161, 1927}
+    | {2002, 2003, 2006, 2013, 2014, 2045, 2055, 4031}
+)
 #: What can go wrong below us: SQLAlchemy's errors, the drivers' own, the network's.
 _FAULTS = (SQLAlchemyError, sqlite3.Error, pymysql.MySQLError, OSError)
 _TRANSIENT_TRIES = 10
@@ -206,7 +209,10 @@ def _database_time(connection: Connection) -> datetime:
     """Ask the database for its time; SQLite has no clock but this machine's."""
     if connection.dialect.name == "sqlite":
         return utc_now()
-    found = connection.exec_driver_sql("SELECT UTC_TIMESTAMP(3)").scalar_one()
+    cursor = connection.connection.cursor()
+    cursor.execute("SELECT UTC_TIMESTAMP(3)")
+    found = cursor.fetchall()[0][0]
+    cursor.close()
     return found.replace(tzinfo=UTC)  # type: ignore[no-any-return]
 
 
@@ -257,7 +263,8 @@ def _is_transient(error: BaseException) -> bool:
 def _is_away(error: BaseException) -> bool:
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    return isinstance(error, OSError) or _number(error) in _AWAY
+    # What PyMySQL raises on a connection it has closed itself has no number.
+    return isinstance(error, OSError | pymysql.InterfaceError) or _number(error) in _AWAY
 
 
 def _words(error: BaseException) -> str:

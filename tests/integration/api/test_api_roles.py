@@ -37,11 +37,13 @@ async def test_every_route_has_a_line(house):
 
     _, raw = await call_raw(house.app, "GET", "/api/v1/openapi.json")
     found = {
-        (method.upper(), path.removeprefix("/api/v1"))
+        (method.upper(), path.removeprefix("/api/v1")): operation["security"]
         for path, operations in json.loads(raw)["paths"].items()
-        for method in operations
+        for method, operation in operations.items()
     }
-    assert found == set(ALLOWED)
+    assert set(found) == set(ALLOWED)
+    for line, security in found.items():
+        assert security == ([] if ALLOWED[line] == ANYONE else [{"bearer": []}]), line
 
 
 async def test_no_route_hides_from_the_document(house):

@@ -19,9 +19,8 @@ from edgeplane.services.users import STANDING_SECONDS
 from edgeplane.store import users
 from edgeplane.store.rows import users as user_rows
 from kit.asgi import Caller
+from kit.houses import PASSWORD, SECRET
 
-SECRET = "a-jwt-secret-for-the-tests-only-0123456789"
-PASSWORD = "a-password-for-tests"
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 

@@ -3,11 +3,10 @@
 import pytest
 
 from edgeplane.model.tasks import TaskKind
-from edgeplane.store import tasks
 from edgeplane.store.database import Database
 from kit import factories
 from kit.engines import Turner
-from kit.factories import add_nodes, add_tasks, new_task
+from kit.factories import add_nodes, add_tasks, new_task, stored
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +67,6 @@ def look(database):
     """Read tasks anew: ``await look(tasks)``."""
 
     async def read(asked):
-        return await database.read(lambda tx: [tasks.get(tx, task.id) for task in asked])
+        return await database.read(lambda tx: [stored(tx, task.id) for task in asked])
 
     return read

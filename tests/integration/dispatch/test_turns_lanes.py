@@ -99,7 +99,8 @@ async def test_a_node_held_on_is_to_be_looked_at_when_something_is_due(turner, a
 )
 async def test_a_paused_node_is_sent_nothing_and_deadlines_pass(turner, ask, look, node_id, pause):
     """What waits is due again when the node is; what is late ends."""
-    late, waiting = [*await ask(node_id, deadline_seconds=60), *await ask(node_id)]
+    (late,) = await ask(node_id, deadline_seconds=60)
+    (waiting,) = await ask(node_id)
     await node_rule.update(turner.database, node_id, pause)
     turn = await turner.take()
     assert ids(turn) == []

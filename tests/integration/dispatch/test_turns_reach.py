@@ -122,7 +122,8 @@ async def test_being_unreachable_uses_up_no_attempt(turner, ask, look, node_id):
 
 async def test_a_sibling_with_one_attempt_allowed_ends_with_the_probe(turner, ask, look, node_id):
     """It fails for good, and the others go on waiting."""
-    first, once = [*await ask(node_id), *await ask(node_id, max_attempts=1)]
+    (first,) = await ask(node_id)
+    (once,) = await ask(node_id, max_attempts=1)
     turn = await turner.take()
     await turner.take([came_back(turn.begun[0], Outcome.UNREACHABLE, REFUSED)])
     found = await look([first, once])
@@ -132,7 +133,8 @@ async def test_a_sibling_with_one_attempt_allowed_ends_with_the_probe(turner, as
 
 async def test_a_probe_that_is_final_still_speaks_for_its_siblings(turner, ask, look, node_id):
     """They wait for a time of their own."""
-    once, second = [*await ask(node_id, max_attempts=1), *await ask(node_id)]
+    (once,) = await ask(node_id, max_attempts=1)
+    (second,) = await ask(node_id)
     turn = await turner.take()
     turn = await turner.take([came_back(turn.begun[0], Outcome.UNREACHABLE, REFUSED)])
     found = await look([once, second])

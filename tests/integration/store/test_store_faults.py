@@ -4,6 +4,8 @@ import asyncio
 import logging
 import threading
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
 
 import pymysql
 import pytest
@@ -65,7 +67,7 @@ async def test_works_that_share_a_commit_keep_their_own_errors(database):
         tx.conn.execute(insert(user_rows).values(values))
         tx.conn.execute(insert(user_rows).values(values))
 
-    works = [lambda tx, name=f"user-{n}": add_user(tx, name) for n in range(20)]
+    works: list[Any] = [partial(add_user, name=f"user-{n}") for n in range(20)]
     works[5:5] = [refuse, stumble, break_a_rule]
     answers = await asyncio.gather(*map(database.write, works), return_exceptions=True)
     assert [type(answer) for answer in answers[5:8]] == [
@@ -80,7 +82,11 @@ async def test_an_answer_of_the_database_is_not_the_callers_business(database, c
     """The caller sees no internals; the log has the reason, without the values."""
 
     def break_a_rule(tx):
-        values = {"username": None, "password_hash": "the-secret-hash", "role": "admin"}
+        values: dict[str, Any] = {
+            "username": None,
+            "password_hash": "the-secret-hash",
+            "role": "admin",
+        }
         values |= {"active": True, "created_at": tx.now, "updated_at": tx.now}
         tx.conn.execute(insert(user_rows).values(values))
 
@@ -104,7 +110,7 @@ async def test_closing_lets_what_was_handed_in_finish(url):
     first = Database(url)
     if first.dialect != "sqlite":
         await first.write(factories.clear)
-    handed_in = [first.write(lambda tx, name=f"u{n}": add_user(tx, name)) for n in range(30)]
+    handed_in = [first.write(partial(add_user, name=f"u{n}")) for n in range(30)]
     waiting = asyncio.gather(*handed_in)
     await asyncio.sleep(0)
     await first.close()
@@ -122,7 +128,7 @@ async def test_a_deadlock_is_tried_again(on_mariadb):
     runs = []
 
     def meet(one, other):
-        met = []
+        met: list[bool] = []
 
         def work(tx):
             runs.append(one)
@@ -180,7 +186,7 @@ async def test_a_connection_that_was_killed_is_replaced(on_mariadb, mariadb, way
 async def test_a_connection_killed_half_way_loses_nothing(on_mariadb, mariadb):
     """Its transaction was undone: the work is done again, once in all."""
     await on_mariadb.write(connection_id)
-    killed = []
+    killed: list[int] = []
 
     def work(tx):
         add_user(tx)

@@ -10,11 +10,11 @@ from sqlalchemy import update
 from edgeplane.model.nodes import NodeStatus, SubIP
 from edgeplane.model.paging import check_page
 from edgeplane.model.tasks import TaskKind, TaskStatus
-from edgeplane.store import nodes, task_lists, tasks
+from edgeplane.store import nodes, task_lists
 from edgeplane.store.nodes import NodeFilter
 from edgeplane.store.rows import agent_tasks
 from edgeplane.store.task_lists import TaskFilter
-from kit.factories import add_nodes, add_tasks, new_task
+from kit.factories import add_nodes, add_tasks, new_task, stored
 
 
 def store_random(tx, number=180):
@@ -32,7 +32,7 @@ def store_random(tx, number=180):
         status = random.choice(list(TaskStatus))
         query = update(agent_tasks).where(agent_tasks.c.id == task.id)
         tx.conn.execute(query.values(status=status.value))
-    return [tasks.get(tx, task.id) for task in sorted(made, key=lambda task: task.id)]
+    return [stored(tx, task.id) for task in sorted(made, key=lambda task: task.id)]
 
 
 def fits(task, wanted):
@@ -183,7 +183,7 @@ async def test_a_large_payload_is_left_out_of_lists(database):
         lambda tx: task_lists.list_page(tx, TaskFilter(), check_page(1, 20, None))
     )
     assert [task.payload for task in page.items] == [None, None, fits_in]
-    whole = await database.read(lambda tx: [tasks.get(tx, task.id).payload for task in made])
+    whole = await database.read(lambda tx: [stored(tx, task.id).payload for task in made])
     assert whole == [fits_in, large, wide]
 
 

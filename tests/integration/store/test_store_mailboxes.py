@@ -55,7 +55,7 @@ async def test_claimers_share_the_due_mailboxes_and_never_one_of_them(database, 
     """Two owners, each with connections of its own, claiming at the same time."""
     wanted = await database.write(lambda tx: due_nodes(tx, 400))
     other = Database(url)
-    found = {"me": [], "you": []}
+    found: dict[str, list[int]] = {"me": [], "you": []}
 
     async def claim(store, lease):
         empty = 0

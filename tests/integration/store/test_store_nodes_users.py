@@ -137,7 +137,9 @@ async def test_users_are_changed_one_column_at_a_time(database):
         users.change(tx, "ann", role=Role.ADMIN.value)
         users.change(tx, "bob", active=False)
         users.change(tx, "bob", password_hash="z")
-        return users.everyone(tx), users.by_name(tx, "bob").password_hash
+        bob = users.by_name(tx, "bob")
+        assert bob is not None
+        return users.everyone(tx), bob.password_hash
 
     everyone, stored = await database.write(change)
     assert [(user.username, user.role, user.active) for user in everyone] == [

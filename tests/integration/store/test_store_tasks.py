@@ -4,6 +4,7 @@ import asyncio
 import json
 from dataclasses import replace
 from datetime import UTC, timedelta
+from functools import partial
 from random import Random
 
 import pytest
@@ -25,7 +26,7 @@ from edgeplane.services.tasks import create_many
 from edgeplane.store import tasks
 from edgeplane.store.database import Database
 from edgeplane.store.rows import agent_tasks
-from kit.factories import add_nodes, add_tasks, new_task
+from kit.factories import add_nodes, add_tasks, new_task, stored
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ async def running(database, node_id):
     def begin(tx):
         (task,) = add_tasks(tx, [new_task(node_id)])
         tasks.write_begun(tx, [task])
-        return tasks.get(tx, task.id)
+        return stored(tx, task.id)
 
     return await database.write(begin)
 
@@ -61,7 +62,7 @@ async def test_what_is_answered_is_what_is_stored(database, node_id):
     """The answer of a create equals the row read back, to the millisecond."""
     asked = [new_task(node_id, kind=kind, created_by=None) for kind in TaskKind]
     made = await database.create(lambda tx: add_tasks(tx, asked))
-    found = await database.read(lambda tx: [tasks.get(tx, task.id) for task in made])
+    found = await database.read(lambda tx: [stored(tx, task.id) for task in made])
     assert found == made
     assert {task.created_at.tzinfo for task in found} == {UTC}
     assert {task.created_at.microsecond % 1000 for task in found} == {0}
@@ -120,8 +121,8 @@ async def test_concurrent_requests_with_one_id_end_in_one_row(database, url, nod
     for number in range(15):
         asked = [given_id(node_id, request_id=f"shared-{number}-{part}") for part in range(4)]
         answers = await asyncio.gather(
-            database.create(lambda tx, asked=asked: create_many(tx, asked)),
-            other.create(lambda tx, asked=asked: create_many(tx, asked[::-1])),
+            database.create(partial(create_many, asked=asked)),
+            other.create(partial(create_many, asked=asked[::-1])),
         )
         ids = [[getattr(task, "id", task) for task in batch] for batch in answers]
         assert ids[0] == ids[1][::-1]
@@ -165,12 +166,12 @@ async def test_a_payload_is_kept_byte_for_byte(database, node_id, name):
     (task,) = await database.create(lambda tx: add_tasks(tx, [asked]))
 
     def look(tx):
-        stored = tasks.by_request_id(tx, ["mine"])["mine"]
-        assert stored.payload_digest == asked.payload_digest
+        known = tasks.by_request_id(tx, ["mine"])["mine"]
+        assert known.payload_digest == asked.payload_digest
         return [
-            tasks.get(tx, task.id).payload,
+            stored(tx, task.id).payload,
             tasks.payloads(tx, [task.id])[task.id],
-            stored.task.payload,
+            known.task.payload,
         ]
 
     assert await database.read(look) == [payload] * 3
@@ -185,7 +186,7 @@ async def test_an_error_at_its_bound_is_kept_whole(database, running, text):
     def write(tx):
         tasks.add_attempts(tx, [attempt(running, Outcome.FAILED, text)])
         assert tasks.write_moved(tx, [(running, failed)]) == 1
-        return tasks.get(tx, running.id).last_error, tasks.attempts_of(tx, running.id)[0].message
+        return stored(tx, running.id).last_error, tasks.attempts_of(tx, running.id)[0].message
 
     assert await database.write(write) == (text, text)
 
@@ -196,7 +197,7 @@ async def test_a_hostile_error_is_stored_as_it_was_bounded(database, running):
     report = Report(outcome=Outcome.FAILED, message=text)
     failed = lifecycle.settle(running, report, running.updated_at, RetryPolicy(), Random(1))
     await database.write(lambda tx: tasks.write_moved(tx, [(running, failed)]))
-    found = await database.read(lambda tx: tasks.get(tx, running.id))
+    found = await database.read(lambda tx: stored(tx, running.id))
     assert found.last_error == bounded_text(text)
 
 
@@ -223,7 +224,7 @@ async def test_a_moved_task_is_read_back_as_it_was_moved(database, running):
             lambda tx, move=(before, after): tasks.write_moved(tx, [move])
         )
         assert written == 1
-        assert await database.read(lambda tx: tasks.get(tx, running.id)) == after
+        assert await database.read(lambda tx: stored(tx, running.id)) == after
 
 
 @pytest.mark.parametrize("stale", [{"attempts": 7}, {"status": TaskStatus.PENDING}, {"id": 10**9}])
@@ -234,7 +235,7 @@ async def test_a_stale_belief_touches_nothing(database, running, stale):
     believed = replace(running, **stale)
     move = (believed, replace(after, id=believed.id))
     assert await database.write(lambda tx: tasks.write_moved(tx, [move])) == 0
-    assert await database.read(lambda tx: tasks.get(tx, running.id)) == running
+    assert await database.read(lambda tx: stored(tx, running.id)) == running
 
 
 async def test_only_what_was_as_believed_is_counted(database, node_id):
@@ -243,7 +244,7 @@ async def test_only_what_was_as_believed_is_counted(database, node_id):
     def begin(tx):
         made = add_tasks(tx, [new_task(node_id) for _ in range(2)])
         tasks.write_begun(tx, made)
-        return [tasks.get(tx, task.id) for task in made]
+        return [stored(tx, task.id) for task in made]
 
     first, second = await database.write(begin)
     gone = [lifecycle.rescue(task, task.updated_at) for task in (first, second)]
@@ -274,7 +275,7 @@ async def test_the_old_owner_settles_after_the_rescue(database, running):
         rescued = lifecycle.rescue(running, tx.now)
         assert tasks.write_moved(tx, [(running, rescued)]) == 1
         tasks.write_succeeded(tx, [running])
-        return tasks.get(tx, running.id).status
+        return stored(tx, running.id).status
 
     assert await database.write(rescue_then_settle) is TaskStatus.PENDING
 
@@ -285,7 +286,7 @@ async def test_the_rescue_comes_after_the_old_owner_settled(database, running):
     def settle_then_rescue(tx):
         tasks.write_succeeded(tx, [running])
         assert tasks.write_moved(tx, [(running, lifecycle.rescue(running, tx.now))]) == 0
-        return tasks.get(tx, running.id).status
+        return stored(tx, running.id).status
 
     assert await database.write(settle_then_rescue) is TaskStatus.SUCCESS
 
@@ -295,9 +296,9 @@ async def test_a_result_is_shown_of_a_success_only(database, running):
 
     def fail_then_succeed(tx):
         tasks.add_attempts(tx, [attempt(running, Outcome.SUCCEEDED, "done")])
-        before = tasks.get(tx, running.id).result
+        before = stored(tx, running.id).result
         tasks.write_succeeded(tx, [running])
-        return before, tasks.get(tx, running.id)
+        return before, stored(tx, running.id)
 
     before, done = await database.write(fail_then_succeed)
     assert before is None

@@ -143,11 +143,8 @@ async def test_a_redirect_is_not_followed(agent, ask, status):
 async def test_an_error_that_is_not_our_envelope_is_quoted(ask, status, body, words):
     """A proxy's page or nothing at all: its text is all there is."""
     kind = Busy if status >= 500 else Refused
-    answer = (
-        http(status, body) if body else f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n".encode()
-    )
     with pytest.raises(kind) as caught:
-        await ask(answer)
+        await ask(http(status, body))
     assert str(caught.value) == f"agent returned status {status}: {words}"
 
 

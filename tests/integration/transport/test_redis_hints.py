@@ -74,7 +74,7 @@ async def test_redis_may_die_and_come_back(replicas, redis, caplog):
             await asyncio.sleep(0)
         async with asyncio.timeout(30):
             while "redis away" not in caplog.text:
-                await asyncio.sleep(0.01)  # noqa: ASYNC110 (a log line has no event)
+                await asyncio.sleep(0.01)
         assert all(not loop.done() for loop in first.shared._loops)
     finally:
         redis.start()

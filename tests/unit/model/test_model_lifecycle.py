@@ -147,6 +147,7 @@ def test_expiry_says_what_it_had_waited_for():
     assert expired.outcome is Outcome.EXPIRED
     assert expired.finished_at == LATER
     full = lifecycle.expire(a_task(last_error="é" * 2048), LATER)
+    assert full.last_error is not None
     assert len(full.last_error.encode()) <= MAX_ERROR_BYTES
 
 

@@ -35,7 +35,7 @@ def test_an_address_is_kept_in_its_usual_spelling(written, kept):
     [
         *("", "localhost", "edge.example.com", "http://127.0.0.1", "127.0.0.1:9090", "127.0.0.1/8"),
         *("127.1", "127.0.0.01", "0x7f.0.0.1", "2130706433", " 127.0.0.1", "127.0.0.1\n", "[::1]"),
-        *("127.0.0.1@x", "fe80::1%eth0", "::1%", "１２７.0.0.1"),
+        *("127.0.0.1@x", "fe80::1%eth0", "::1%", "\uff11\uff12\uff17.0.0.1"),
     ],
 )
 def test_what_is_no_literal_is_refused(written):
