@@ -1,5 +1,6 @@
 """Fixtures every folder of tests may use."""
 
+import tempfile
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -12,12 +13,15 @@ _numbers = count(1)
 
 
 @pytest.fixture(scope="session")
-def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
+def mariadb() -> Iterator[MariaDB]:
     """A real MariaDB, for the whole session."""
-    server = MariaDB(_reachable(tmp_path_factory) / "mariadb")
-    server.start()
-    yield server
-    server.kill()
+    # Not below pytest's own folders: those are closed to the user the server runs as.
+    with tempfile.TemporaryDirectory(prefix="edgeplane-mariadb-") as folder:
+        server = MariaDB(Path(folder) / "server")
+        Path(folder).chmod(0o755)
+        server.start()
+        yield server
+        server.kill()
 
 
 @pytest.fixture
@@ -33,13 +37,3 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     server.start()
     yield server
     server.kill()
-
-
-def _reachable(factory: pytest.TempPathFactory) -> Path:
-    """Return a folder that MariaDB's own user can reach: pytest's are private to this one."""
-    folder = factory.mktemp("servers")
-    for part in (folder, *folder.parents):
-        if part == Path(part.anchor) or part.name == "tmp":
-            break
-        part.chmod(part.stat().st_mode | 0o011)
-    return folder

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from collections import deque
+from typing import Any
 
 from edgeplane.transport.base import Address
 from edgeplane.wire import ExecuteRequest
@@ -51,13 +52,14 @@ class Scripted:
     """Takes one step of its script for each request; without any left, it succeeds."""
 
     def __init__(self):
-        self.script = deque()
+        self.script: deque[Any] = deque()
         self.heads = []
         self.bodies = []
         self.connections = []
         self.gone = asyncio.Event()  #: a client has ended a connection
         self.asked = asyncio.Event()  #: a request has arrived
-        self._server = None
+        self._server: Any = None
+        self.address = Address("127.0.0.1", 0)  #: where it listens, once it does
 
     async def start(self, host="127.0.0.1", port=0):
         """Listen; return the address."""

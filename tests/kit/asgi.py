@@ -98,7 +98,8 @@ async def call_raw(  # noqa: PLR0917 (what a request consists of)
     async def receive() -> dict[str, Any]:
         if incoming:
             return incoming.pop()
-        return await asyncio.get_running_loop().create_future()  # nothing more ever comes
+        await asyncio.Event().wait()  # nothing more ever comes
+        raise AssertionError
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)

@@ -80,12 +80,13 @@ def send(plane, case):
     asked = case.as_transport_kwargs(base_url="http://control.test")
     prepared = requests.Request(**asked).prepare()
     path, _, query = prepared.path_url.partition("?")
-    body = prepared.body or b""
+    method, body = str(prepared.method), prepared.body or b""
+    assert isinstance(body, bytes | str)
     token = {"authorization": f"Bearer {plane.caller.token}"}
     start, raw = plane.run(
         call_raw(
             plane.app,
-            prepared.method,
+            method,
             unquote(path),
             body if isinstance(body, bytes) else body.encode(),
             query,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from edgeplane.dispatch.work import Delivery, Moves, Reach, Request, Rules, Turn
 from edgeplane.model import lanes, lifecycle
@@ -12,6 +12,8 @@ from edgeplane.store import mailboxes, nodes, open_tasks, tasks
 from edgeplane.store.mailboxes import Mailbox
 from edgeplane.store.workers import Tx
 
+#: How soon a node is looked at again whose tasks found no room among this process's deliveries.
+_CROWDED = timedelta(milliseconds=50)
 _LOST = Report(outcome=Outcome.LOST, message="whoever had sent it is gone: asked again")
 
 
@@ -64,11 +66,14 @@ class Advance:
         )
         for task in chosen.expire:
             self._moves.add(task, lifecycle.expire(task, self._tx.now))
-        self._begun += [lifecycle.begin(task, self._tx.now) for task in chosen.begin]
-        if chosen.begin or any(task.status is TaskStatus.RUNNING for task in queue):
-            self._turn.look_again[box.node_id] = chosen.next_due
+        begin = chosen.begin[: max(0, self._request.room - len(self._begun))]
+        crowded = len(begin) < len(chosen.begin)
+        next_due = self._tx.now + _CROWDED if crowded else chosen.next_due
+        self._begun += [lifecycle.begin(task, self._tx.now) for task in begin]
+        if begin or any(task.status is TaskStatus.RUNNING for task in queue):
+            self._turn.look_again[box.node_id] = next_due
         else:
-            self._dues[box.node_id] = chosen.next_due
+            self._dues[box.node_id] = next_due
 
     def _rescue(self, queue: Sequence[Task], ours: frozenset[tuple[int, int]]) -> list[Task]:
         """Take back what runs under nobody: its owner died, or its beginning was never heard of."""

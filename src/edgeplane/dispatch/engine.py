@@ -184,6 +184,7 @@ class Engine:
             look_at=frozenset(news & held.keys()) if not self._stopping else frozenset(),
             renew=renew,
             claim=0 if self._stopping else min(free, MAX_CLAIM),
+            room=free,
             draining=self._stopping,
         )
 

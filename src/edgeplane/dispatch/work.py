@@ -67,6 +67,7 @@ class Request:
     look_at: frozenset[int]  #: those of them with news
     renew: bool  #: extend all leases, and see whether others brought work
     claim: int  #: how many further mailboxes may be taken
+    room: int = 1 << 30  #: how many further deliveries may begin
     draining: bool = False  #: only settle: nothing begins any more
 
 

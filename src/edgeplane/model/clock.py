@@ -7,6 +7,7 @@ database that stores it; the length of a silence only with this machine's monoto
 import secrets
 import time
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 
 def utc_now() -> datetime:
@@ -24,6 +25,7 @@ def epoch_millis(moment: datetime) -> int:
     return (moment - _EPOCH) // _MILLISECOND
 
 
+@lru_cache(maxsize=1024)  # what was stored together shares its times
 def rfc3339(moment: datetime) -> str:
     """Render a time as ``2026-01-23T10:00:00.000Z``."""
     return moment.isoformat(timespec="milliseconds")[:23] + "Z"

@@ -50,8 +50,8 @@ async def test_text_is_stored_and_found_as_it_is(api, either_house):
         found = await api.data("/nodes", name=word.strip())
         assert [node["name"] for node in found["list"]] == [word.strip()]
         payload = {"text": word, word: "text"}
-        body = {"nodeId": node_id, "type": "apply_config", "payload": payload}
-        task = await api.data("/agent-tasks/create", body)
+        asked = {"nodeId": node_id, "type": "apply_config", "payload": payload}
+        task = await api.data("/agent-tasks/create", asked)
         assert (await api.data(f"/agent-tasks/{task['id']}"))["payload"] == payload
     assert await counts(either_house) == [3, 1 + len(INJECTIONS), len(INJECTIONS)]
 

@@ -41,7 +41,7 @@ def clock(monkeypatch):
     """Give the standing of users a clock that is moved by hand."""
     moved = [0.0]
     real = time.monotonic
-    monkeypatch.setattr(people.time, "monotonic", lambda: real() + moved[0])
+    monkeypatch.setattr("edgeplane.services.users.time.monotonic", lambda: real() + moved[0])
     return moved
 
 
@@ -103,7 +103,12 @@ async def test_every_refusal_costs_one_check_of_a_password(anyone, house, monkey
     await people.set_active(house.database, "gone", active=False)
     checked = []
     real = passwords._verify
-    monkeypatch.setattr(passwords, "_verify", lambda *args: checked.append(args) or real(*args))
+
+    def counted(*args):
+        checked.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(passwords, "_verify", counted)
     await anyone.post("/auth/login", a_login(username, "wrong"))
     assert len(checked) == 1
 

@@ -284,7 +284,7 @@ async def test_a_request_id_stands_for_one_thing(house, api, node):
         "requestId": "r.1",
     }
     first = await api.data(CREATE, body)
-    others = (
+    others: tuple[dict[str, object], ...] = (
         {"nodeId": await house.node()},
         {"nodeId": 999},
         {"type": "reload"},

@@ -160,8 +160,10 @@ async def test_deliveries_of_a_process_are_bounded(database):
     """With more nodes than that due, no more are out at once, and all are served."""
     many = await database.write(lambda tx: add_nodes(tx, 30))
     transport = ScriptedTransport()
-    async with running_engine(database, transport, max_in_flight=7, max_per_node=1) as running:
-        asked = await asyncio.gather(*(running.intake.submit(new_task(n)) for n in many))
+    async with running_engine(database, transport, max_in_flight=7, max_per_node=8) as running:
+        asked = await asyncio.gather(
+            *(running.intake.submit(new_task(n, **PURGE)) for n in many for _ in range(3))
+        )
         for _ in range(len(asked)):
             (await transport.next()).succeed()
         await ended(database, *asked)

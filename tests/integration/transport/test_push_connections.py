@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from edgeplane.transport import push as pushing
-from edgeplane.transport.base import Address, Unanswered, Unreachable
+from edgeplane.transport.base import Address, Refused, Unanswered, Unreachable
 from edgeplane.wire import MAX_REPLY_BYTES
 from kit.agents import Hangup, Scripted, Silence, http, reply, request
 from kit.ports import free_port
@@ -17,7 +17,7 @@ async def test_many_tasks_share_one_connection(agent, push, ask):
     """A connection is kept between tasks, whatever the answers were."""
     for number in range(20):
         assert (await ask(request_id=f"r-{number}")).request_id == f"r-{number}"
-    with contextlib.suppress(pushing.Refused):
+    with contextlib.suppress(Refused):
         await ask(http(400, b"no"))
     await ask()
     assert len(agent.connections) == push.connections_made == 1

@@ -22,7 +22,7 @@ class Replica:
 
     async def hears(self, wanted, seconds=15.0):
         """Wait until it has been told of these nodes."""
-        heard = set()
+        heard: set[int] = set()
         async with asyncio.timeout(seconds):
             while not wanted <= heard:
                 await self.hints.wait(seconds)

@@ -26,7 +26,7 @@ def clock(monkeypatch):
     """Move the time a remembered token is compared with."""
     moved = [0.0]
     real = time.time
-    monkeypatch.setattr(module.time, "time", lambda: real() + moved[0])
+    monkeypatch.setattr("edgeplane.auth.tokens.time.time", lambda: real() + moved[0])
     return moved
 
 
@@ -69,7 +69,7 @@ def test_a_token_is_verified_once(tokens, monkeypatch):
     def fail(*_args, **_given):
         raise AssertionError
 
-    monkeypatch.setattr(module.jwt, "decode", fail)
+    monkeypatch.setattr(jwt, "decode", fail)
     assert tokens.read(token).user_id == 7
 
 
@@ -112,7 +112,7 @@ def test_rubbish_is_invalid(tokens, token):
 
 def test_an_endless_token_is_not_looked_at(tokens, monkeypatch):
     """Above its bound a token costs nothing."""
-    monkeypatch.setattr(module.jwt, "decode", None)
+    monkeypatch.setattr(jwt, "decode", None)
     with pytest.raises(BadCredentials):
         tokens.read("a" * (MAX_TOKEN_LENGTH + 1))
 

@@ -6,6 +6,7 @@ import pytest
 
 from edgeplane.model.errors import DatabaseAway, NotFound, TooMany
 from edgeplane.services import intake as module
+from edgeplane.services import tasks
 from edgeplane.services.intake import Intake
 from kit import factories
 
@@ -18,7 +19,7 @@ class Commits:
         self.begun = asyncio.Event()
         self.gate = asyncio.Event()
         self.answer = lambda asked: f"task of {asked.request_id}"
-        monkeypatch.setattr(module.tasks, "create_many", self._create_many)
+        monkeypatch.setattr(tasks, "create_many", self._create_many)
 
     async def create(self, work):
         """Run a transaction once the gate is open."""
@@ -54,9 +55,9 @@ def asked(name, node=1, payload="{}"):
     return factories.new_task(node, request_id=name, payload=payload)
 
 
-async def submit(intake, *tasks):
+async def submit(intake, *wanted):
     """Hand tasks in, and let each get as far as it can."""
-    running = [asyncio.create_task(intake.submit(task)) for task in tasks]
+    running = [asyncio.create_task(intake.submit(task)) for task in wanted]
     await asyncio.sleep(0)
     return running
 
