@@ -25,7 +25,7 @@ class Plan:
 
 
 QUICK = Plan(rounds=1, tasks={1: 100, 16: 300, 64: 500}, idle_tasks=40, agent_starts=2)
-FULL = Plan(rounds=3, tasks={1: 1000, 16: 4000, 64: 6000}, idle_tasks=200, agent_starts=5)
+FULL = Plan(rounds=3, tasks={1: 800, 16: 3000, 64: 5000}, idle_tasks=200, agent_starts=5)
 
 
 @dataclass
