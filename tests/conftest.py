@@ -17,8 +17,8 @@ def mariadb() -> Iterator[MariaDB]:
     """A real MariaDB, for the whole session."""
     # Not below pytest's own folders: those are closed to the user the server runs as.
     with tempfile.TemporaryDirectory(prefix="edgeplane-mariadb-") as folder:
-        server = MariaDB(Path(folder) / "server")
         Path(folder).chmod(0o755)
+        server = MariaDB(Path(folder) / "server")
         server.start()
         yield server
         server.kill()
