@@ -69,6 +69,14 @@ async def test_what_is_answered_is_what_is_stored(database, node_id):
     assert found[0].deadline_at == found[0].created_at + timedelta(seconds=86_400)
 
 
+async def test_what_shares_a_commit_keeps_its_order(database, node_id):
+    """A lane serves by id: what was asked for first must have the lower one."""
+    asked = [given_id(node_id, request_id=name) for name in "zaymbx"]
+    made = await database.create(lambda tx: add_tasks(tx, asked))
+    assert [task.request_id for task in made] == list("zaymbx")
+    assert [task.id for task in made] == sorted(task.id for task in made)
+
+
 async def test_the_same_request_is_the_same_task(database, node_id):
     """Whatever became of it."""
     asked = given_id(node_id, payload='{"a":1}')
