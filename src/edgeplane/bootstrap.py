@@ -122,7 +122,8 @@ async def _serve(settings: Settings) -> int:
         stack.push_async_callback(database.close)
         await _prepare(settings, database)
         parts = await _join(settings, database, stack)
-        server = Server(make_app(parts), lambda: _say_running(settings))
+        port = listening.getsockname()[1]
+        server = Server(make_app(parts), lambda: _say_running(settings, port))
         server.stop_on_signals()
         await server.serve(sockets=[listening])
     logs.say("Server stopped")
@@ -161,7 +162,7 @@ async def _join(settings: Settings, database: Database, stack: AsyncExitStack) -
         database=database,
         sessions=Sessions(database, tokens, LoginThrottle()),
         intake=Intake(database, tell),
-        tell=hints.tell,
+        tell=tell,
     )
 
 
@@ -210,7 +211,7 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _say_running(settings: Settings) -> None:
+def _say_running(settings: Settings, port: int) -> None:
     host = settings.listen.host or "localhost"
     shown = f"[{host}]" if ":" in host else host
     for secret, name in (
@@ -219,7 +220,7 @@ def _say_running(settings: Settings) -> None:
     ):
         if secret.source != name:
             logs.say(f"{name}: kept in {secret.source}")
-    logs.say(f"Server running on http://{shown}:{settings.listen.port}/")
+    logs.say(f"Server running on http://{shown}:{port}/")
 
 
 def _alone(state_dir: Path) -> int:

@@ -5,15 +5,18 @@ is one line that names the setting and says what it should be.
 """
 
 import os
+import re
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 MIN_SECRET_LENGTH = 16
+
+_HEADER_TEXT = re.compile(r"[!-~]+")
 
 #: Examples from documentation: whoever reads it knows them.
 KNOWN_SECRETS = frozenset(
@@ -55,12 +58,7 @@ class Environ:
     @classmethod
     def load(cls, folder: Path | None = None) -> "Environ":
         """Join the ``.env`` of a folder (default: the working folder) and the real environment."""
-        file = (folder or Path.cwd()) / ".env"
-        try:
-            found = dotenv_values(file) if file.is_file() else {}
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingError(f"{file}: cannot be read: {error}") from error
-        values = {name: value for name, value in found.items() if value is not None}
+        values = _read_file((folder or Path.cwd()) / ".env")
         return cls({**values, **{name: value for name, value in os.environ.items() if value}})
 
     def text(self, name: str, default: str = "") -> str:
@@ -110,14 +108,18 @@ class Environ:
         """
         return read_listen_address(name, self.text(name, default))
 
-    def folder(self, name: str, default: Path) -> Path:
+    def folder(self, name: str, default: Callable[[], Path]) -> Path:
         """Return a state folder, made with mode 0700 where it is not there yet.
 
         Raises:
             SettingError: it cannot be made or written.
 
         """
-        path = Path(self.text(name, str(default))).expanduser().absolute()
+        try:
+            written = self.text(name)
+            path = (Path(written).expanduser() if written else default()).absolute()
+        except RuntimeError as error:  # whose home it is, nobody can tell
+            raise SettingError(f"{name}: must be an absolute path: {error}") from error
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -125,6 +127,26 @@ class Environ:
         if not os.access(path, os.W_OK | os.X_OK):
             raise SettingError(f"{name}: {path} is not writable by this user")
         return path
+
+
+def _read_file(file: Path) -> dict[str, str]:
+    """Read a ``.env`` as it is written: nothing is expanded, and no line is passed over."""
+    found: dict[str, str] = {}
+    try:
+        if not file.is_file():
+            return found
+        with file.open(encoding="utf-8") as lines:
+            for binding in parse_stream(lines):
+                if binding.error or (binding.key is not None and binding.value is None):
+                    written = binding.original
+                    blank = len(written.string) - len(written.string.lstrip("\r\n"))
+                    line = written.line + written.string[:blank].count("\n")
+                    raise SettingError(f"{file}, line {line}: must look like NAME=value")
+                if binding.key is not None and binding.value is not None:
+                    found[binding.key] = binding.value
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"{file}: cannot be read: {error}") from error
+    return found
 
 
 def read_listen_address(name: str, written: str) -> ListenAddress:
@@ -149,6 +171,15 @@ def default_state_folder(name: str) -> Path:
     return Path(base) / name
 
 
+def weakness(source: str, value: str) -> str | None:
+    """Say in one line why a secret should be replaced, if it should."""
+    if value in KNOWN_SECRETS:
+        return f"{source} is a published example: anyone can know it; set your own"
+    if len(value) < MIN_SECRET_LENGTH:
+        return f"{source} is shorter than {MIN_SECRET_LENGTH} characters; set a longer one"
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Secret:
     """A secret and where it came from; its text appears in no repr and no log."""
@@ -163,11 +194,22 @@ class Secret:
     @property
     def weakness(self) -> str | None:
         """Say in one line why this secret should be replaced, if it should."""
-        if self.value in KNOWN_SECRETS:
-            return f"{self.source} is a published example: anyone can know it; set your own"
-        if len(self.value) < MIN_SECRET_LENGTH:
-            return f"{self.source} is shorter than {MIN_SECRET_LENGTH} characters; set a longer one"
-        return None
+        return weakness(self.source, self.value)
+
+
+def keep_token(environ: Environ, name: str, folder: Path) -> Secret:
+    """Return a secret that travels in an HTTP header; see ``keep_secret``.
+
+    Raises:
+        SettingError: as there, or it has characters that a header cannot carry unchanged.
+
+    """
+    found = keep_secret(environ, name, folder)
+    if not _HEADER_TEXT.fullmatch(found.value):
+        raise SettingError(
+            f"{found.source}: must be printable ASCII without blanks: it travels in an HTTP header"
+        )
+    return found
 
 
 def keep_secret(environ: Environ, name: str, folder: Path) -> Secret:
@@ -187,6 +229,8 @@ def keep_secret(environ: Environ, name: str, folder: Path) -> Secret:
         return Secret(_read_or_make(path), str(path))
     except OSError as error:
         raise SettingError(f"{name}: {path} cannot be kept: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingError(f"{name}: {path} is not text: remove it to have one made") from error
 
 
 def _read_or_make(path: Path) -> str:

@@ -143,7 +143,9 @@ def load(environ: Environ) -> Settings:
         SettingError: one line, naming the first setting that cannot be used.
 
     """
-    state_dir = environ.folder("EDGEPLANE_STATE_DIR", environment.default_state_folder("edgeplane"))
+    state_dir = environ.folder(
+        "EDGEPLANE_STATE_DIR", lambda: environment.default_state_folder("edgeplane")
+    )
     database = _database(environ, state_dir)
     return Settings(
         listen=environ.listen("HTTP_ADDR", ":8080"),
@@ -154,27 +156,27 @@ def load(environ: Environ) -> Settings:
         redis=_redis(environ),
         dispatch=_dispatch(environ),
         auth=_auth(environ, state_dir),
-        agent=AgentSettings(token=environment.keep_secret(environ, "AGENT_TOKEN", state_dir)),
+        agent=AgentSettings(token=environment.keep_token(environ, "AGENT_TOKEN", state_dir)),
     )
 
 
 def warnings(settings: Settings) -> list[str]:
     """Say, a line each, what starts but should not stay as it is."""
-    secrets = (settings.auth.jwt_secret, settings.agent.token)
-    lines = [secret.weakness for secret in secrets if secret.weakness is not None]
+    lines = [settings.auth.jwt_secret.weakness, settings.agent.token.weakness]
     if settings.auth.admin_password in environment.KNOWN_SECRETS:
         lines.append("ADMIN_PASSWORD is a published example: anyone can know it; set your own")
-    if settings.redis is not None and settings.redis.password in environment.KNOWN_SECRETS:
-        lines.append("REDIS_PASS is a published example: anyone can know it; set your own")
-    return lines + _database_warnings(settings.database.url_parts)
+    if settings.redis is not None and settings.redis.password:
+        lines.append(environment.weakness("REDIS_PASS", settings.redis.password))
+    lines += _database_warnings(settings.database.url_parts)
+    return [line for line in lines if line is not None]
 
 
-def _database_warnings(parts: MysqlParts | None) -> list[str]:
+def _database_warnings(parts: MysqlParts | None) -> list[str | None]:
     if parts is None:
         return []
-    lines = []
-    if parts.password in environment.KNOWN_SECRETS:
-        lines.append("MYSQL_DSN has a published example as its password; set your own")
+    lines: list[str | None] = []
+    if parts.unix_socket is None:  # a socket's user may be known without a password
+        lines.append(environment.weakness("MYSQL_DSN: its password", parts.password))
     if parts.tls is Tls.UNVERIFIED:
         lines.append("MYSQL_DSN says tls=skip-verify: nobody checks who answers as the database")
     if parts.ignored:

@@ -33,7 +33,7 @@ class House:
     tokens: Tokens
     parts: Parts
     app: Any
-    told: list[Any]  #: node ids of each hint the intake gave; None for a wake-up without any
+    told: list[Any]  #: node ids of each hint
     callers: dict[Role, Caller]
 
     def token(self, user):
@@ -84,7 +84,7 @@ async def build(url):
         database=database,
         sessions=Sessions(database, tokens, LoginThrottle()),
         intake=Intake(database, lambda ids: told.append(set(ids))),
-        tell=lambda: told.append(None),
+        tell=lambda ids: told.append(set(ids)),
     )
     house = House(database, tokens, parts, make_app(parts), told, {})
     for role in Role:

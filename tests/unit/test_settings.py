@@ -122,6 +122,16 @@ def test_a_malformed_setting_is_one_line_that_names_it(environment, name, value)
         assert value not in str(caught.value)
 
 
+def test_short_passwords_of_servers_start_with_a_warning(environment):
+    """One that travels to the database or Redis can be guessed like any other."""
+    short = environment(REDIS_ADDR="a:1", REDIS_PASS="abc", MYSQL_DSN="root:x@tcp(db)/cmdb")
+    assert [line.split(" is ")[0] for line in warnings(short)] == [
+        "REDIS_PASS",
+        "MYSQL_DSN: its password",
+    ]
+    assert warnings(environment(MYSQL_DSN="root@unix(/run/mysqld.sock)/cmdb")) == []
+
+
 def test_weak_secrets_start_with_a_warning_each(environment):
     """The published examples start, and each has a line that names its setting."""
     settings = environment(

@@ -9,7 +9,7 @@ from edgeplane.environ import (
     Secret,
     SettingError,
     default_state_folder,
-    keep_secret,
+    keep_token,
 )
 from edgeplane.observe import crashpoints
 
@@ -40,7 +40,9 @@ def state_folder(environ: Environ) -> Path:
 
     It is read apart from the rest because its lock comes first: a token is made by its holder only.
     """
-    return environ.folder("EDGEPLANE_AGENT_STATE_DIR", default_state_folder("edgeplane-agent"))
+    return environ.folder(
+        "EDGEPLANE_AGENT_STATE_DIR", lambda: default_state_folder("edgeplane-agent")
+    )
 
 
 def load(environ: Environ) -> AgentSettings:
@@ -54,7 +56,7 @@ def load(environ: Environ) -> AgentSettings:
     state_dir = state_folder(environ)
     return AgentSettings(
         listen=environ.listen("AGENT_HTTP_ADDR", ":9090"),
-        token=keep_secret(environ, "AGENT_TOKEN", state_dir),
+        token=keep_token(environ, "AGENT_TOKEN", state_dir),
         state_dir=state_dir,
         executor=environ.text("EDGEPLANE_AGENT_EXECUTOR", "simulated"),
         simulated_dir=Path(environ.text("EDGEPLANE_SIMULATED_DIR", "/tmp")).absolute(),  # noqa: S108  the documented place

@@ -181,7 +181,7 @@ async def update_node(
     )
     joined = parts.parts_of(request)
     node = await rules.update(joined.database, asked.id, change)
-    joined.tell()
+    joined.tell([node.id])
     return ok(view(node))
 
 

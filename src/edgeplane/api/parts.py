@@ -1,6 +1,6 @@
 """What the routes work with, joined once in ``bootstrap``, and how a route gets it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
@@ -37,7 +37,7 @@ class Parts:
     database: Database
     sessions: Sessions
     intake: Intake
-    tell: Callable[[], None]  #: wake the engine
+    tell: Callable[[Iterable[int]], None]  #: say that nodes have news, here and to other replicas
 
 
 def parts_of(request: Request) -> Parts:

@@ -204,7 +204,7 @@ async def retry_task(
     """Run a failed task now."""
     joined = parts.parts_of(request)
     task = await rules.retry(joined.database, asked.id)
-    joined.tell()
+    joined.tell([task.node_id])
     return ok(view(task))
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from edgeplane.cli.exits import Exit, Stop
 from edgeplane.cli.processes import Program
-from edgeplane.environ import Environ, ListenAddress, keep_secret, write_private
+from edgeplane.environ import Environ, ListenAddress, keep_secret, keep_token, write_private
+from edgeplane.model.errors import NotAllowed
+from edgeplane.model.users import check_password
 
 CONTROL = "control"
 AGENT = "agent"
@@ -73,18 +75,27 @@ def prepare(place: Place) -> Keys:
     try:
         for folder in (CONTROL, AGENT, f"{AGENT}/work"):
             (place.state / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
-        chosen = os.environ.get("ADMIN_PASSWORD")
-        if chosen and not place.password_file.exists():
-            write_private(place.password_file, chosen + "\n")
+        _keep_password(place.password_file)
     except OSError as error:
         raise Stop(
             Exit.FAILED, f"--state-dir: {place.state} cannot be used: {error.strerror}"
         ) from error
     around = Environ.load() if place.use_environment else Environ({})
     return Keys(
-        agent_token=keep_secret(around, "AGENT_TOKEN", place.state).value,
+        agent_token=keep_token(around, "AGENT_TOKEN", place.state).value,
         admin_password=keep_secret(Environ({}), "ADMIN_PASSWORD", place.state).value,
     )
+
+
+def _keep_password(file: Path) -> None:
+    """Keep the first user's password, if one is given at the first start."""
+    chosen = os.environ.get("ADMIN_PASSWORD")
+    if not chosen or file.exists():
+        return
+    try:
+        write_private(file, check_password(chosen) + "\n")
+    except NotAllowed as error:
+        raise Stop(Exit.USAGE, f"ADMIN_PASSWORD: {error.message}") from error
 
 
 @contextmanager

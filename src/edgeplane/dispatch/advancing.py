@@ -39,7 +39,7 @@ class Advance:
             queue = self._rescue(queues[node_id], self._in_flight(node_id, claimed))
             seen = reach.get(node_id)
             if seen is not None and seen.probe is not None:
-                queue = self._share_failure(queue, seen.probe)
+                queue = self._share_failure(queue, seen.probe, box)
             elif seen is not None and box.unreachable_since is not None:
                 queue = [_due_now(task, self._tx.now) for task in queue]
             self._plan(box, queue, machines.get(node_id), probing=_probing(box, seen))
@@ -88,10 +88,12 @@ class Advance:
             found.append(back)
         return found
 
-    def _share_failure(self, queue: Sequence[Task], probe: Task) -> list[Task]:
+    def _share_failure(self, queue: Sequence[Task], probe: Task, box: Mailbox) -> list[Task]:
         """Let one failed probe speak for all that waits at its node, and the next one too."""
         report = Report(
-            outcome=Outcome.UNREACHABLE, message=probe.last_error or "agent unreachable"
+            outcome=Outcome.UNREACHABLE,
+            message=probe.last_error or "agent unreachable",
+            away_seconds=box.away_seconds(self._tx.now),
         )
         found: list[Task] = []
         for task in queue:
@@ -125,10 +127,11 @@ class Advance:
         mailboxes.note_reach(self._tx, returned, reached=True)
         gone = [n for n in away if looked_at[n].unreachable_since is None]
         mailboxes.note_reach(self._tx, gone, reached=False)
-        online = [n for n in back if seen[n].node.status is NodeStatus.OFFLINE]
-        offline = [n for n in away if seen[n].node.status is NodeStatus.ONLINE]
-        nodes.observe(self._tx, online, NodeStatus.ONLINE)
-        nodes.observe(self._tx, offline, NodeStatus.OFFLINE)
+        # A node's status as its delivery began may be past: a change of reach is always news.
+        online = {n for n in back if seen[n].node.status is NodeStatus.OFFLINE}
+        offline = {n for n in away if seen[n].node.status is NodeStatus.ONLINE}
+        nodes.observe(self._tx, online.union(returned), NodeStatus.ONLINE)
+        nodes.observe(self._tx, offline.union(gone), NodeStatus.OFFLINE)
 
     def _write(self) -> None:
         """Write moves, of which a task may have several: from where its row stands to its end."""

@@ -1,14 +1,20 @@
 """Settling: results written into their tasks, each under its fence."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from edgeplane.dispatch.work import Moves, Reach, Request, Result, Rules, Turn
 from edgeplane.model import lifecycle
-from edgeplane.model.tasks import Outcome, Task, TaskStatus
+from edgeplane.model.tasks import Outcome, Report, Task, TaskStatus
 from edgeplane.store import tasks
+from edgeplane.store.mailboxes import Mailbox
 from edgeplane.store.workers import Tx
 
 
-def settle(tx: Tx, request: Request, rules: Rules, turn: Turn) -> dict[int, Reach]:
-    """Write the results of this turn; return what they say of their nodes.
+def settle(
+    tx: Tx, request: Request, rules: Rules, turn: Turn, boxes: Mapping[int, Mailbox]
+) -> dict[int, Reach]:
+    """Write the results of this turn, whose nodes' boxes are held; return what they say of them.
 
     A result whose task no longer runs under its attempt is late: somebody else has moved the task
     since. It is dropped and counted.
@@ -24,13 +30,21 @@ def settle(tx: Tx, request: Request, rules: Rules, turn: Turn) -> dict[int, Reac
             turn.late += 1
             continue
         fresh.discard(result.fence)  # the same result twice is late once
-        after = lifecycle.settle(before, result.report, tx.now, rules.policy, rules.random)
+        report = _with_silence(tx, result.report, boxes.get(before.node_id))
+        after = lifecycle.settle(before, report, tx.now, rules.policy, rules.random)
         moves.add(before, after)
-        moves.end(before, result.report, tx.now)
+        moves.end(before, report, tx.now)
         _note_reach(reach, result, after)
     _write(tx, moves)
     turn.settled = [after for _, after in moves.tasks]
     return reach
+
+
+def _with_silence(tx: Tx, report: Report, box: Mailbox | None) -> Report:
+    """Say how long a node that was not reached has been gone."""
+    if report.outcome is not Outcome.UNREACHABLE or box is None:
+        return report
+    return replace(report, away_seconds=box.away_seconds(tx.now))
 
 
 def _note_reach(reach: dict[int, Reach], result: Result, after: Task) -> None:

@@ -22,7 +22,7 @@ def take(tx: Tx, request: Request, rules: Rules) -> Turn:
     boxes = mailboxes.lock(tx, locked)
     mine = {node_id: box for node_id, box in boxes.items() if _still_mine(box, request, rules)}
     turn.gone = (locked & set(request.held)) - set(mine)
-    reach = settle(tx, request, rules, turn)
+    reach = settle(tx, request, rules, turn, boxes)
     if request.results:
         crash_point("settle.before_commit")
     if request.renew:

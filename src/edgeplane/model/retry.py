@@ -3,7 +3,8 @@
 Full jitter ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015): a delay is drawn evenly
 from nothing to the cap, and the cap doubles. With the defaults the caps after attempts that count
 are 1, 2, 4, 8 … 60 s. A node that cannot be reached costs none of its tasks an attempt: it is
-probed with caps of 1, 2, 4, 8, 15, 15 … s and, past the first twenty probes, up to 60 s apart.
+probed again within as long as it has been gone, from 1 to 15 s, and after five minutes within 60 s.
+How long, not how often: each new task calls for a probe of its own.
 """
 
 from dataclasses import dataclass
@@ -26,8 +27,8 @@ class RetryPolicy:
     base: float = 1.0
     cap: float = 60.0
     probe_cap: float = 15.0  #: between probes of a node that has just gone
-    late_probe_cap: float = 60.0  #: and of one that has been gone for ``early_probes``
-    early_probes: int = 20
+    late_probe_cap: float = 60.0  #: and of one that has been gone for ``early_seconds``
+    early_seconds: float = 300.0
 
 
 def next_retry(
@@ -45,16 +46,16 @@ def next_retry(
     if task.max_attempts == 1 or now >= task.deadline_at:
         return None
     if report.outcome is Outcome.UNREACHABLE:
-        probes = max(1, task.attempts - task.counted_attempts)
-        early = probes <= policy.early_probes
-        cap = _doubling(policy, probes, policy.probe_cap if early else policy.late_probe_cap)
+        cap = _probe_cap(policy, report.away_seconds)
     elif task.counted_attempts >= task.max_attempts:
         return None
     else:
-        cap = _doubling(policy, task.counted_attempts, policy.cap)
+        cap = min(policy.cap, policy.base * 2 ** min(task.counted_attempts - 1, 30))
     delay = max(random.uniform(0, cap), min(report.retry_after or 0.0, policy.cap))
     return min(truncate(now + timedelta(seconds=delay)), task.deadline_at)
 
 
-def _doubling(policy: RetryPolicy, number: int, cap: float) -> float:
-    return float(min(cap, policy.base * 2 ** min(number - 1, 30)))
+def _probe_cap(policy: RetryPolicy, away: float) -> float:
+    if away < policy.early_seconds:
+        return min(policy.probe_cap, max(policy.base, away))
+    return policy.late_probe_cap

@@ -117,6 +117,7 @@ class Report:
     outcome: Outcome
     message: str
     retry_after: float | None = None  #: seconds the agent asked for (429)
+    away_seconds: float = 0.0  #: how long its node had not been reached, where it was not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Log lines: a time, a level, a message; never more than one line, whatever a client sent."""
 
+import io
 import logging
 import sys
 import time
@@ -29,6 +30,8 @@ class _LineFormatter(logging.Formatter):
 
 def set_up(level: int = logging.INFO) -> None:
     """Send every log line to standard error, in this form."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # no character may stop a start
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_LineFormatter())
     root = logging.getLogger()

@@ -29,6 +29,10 @@ class Mailbox:
     work_seq: int
     unreachable_since: datetime | None
 
+    def away_seconds(self, now: datetime) -> float:
+        """Return for how long its node has not been reached."""
+        return (now - self.unreachable_since).total_seconds() if self.unreachable_since else 0.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:

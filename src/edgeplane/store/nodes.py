@@ -1,6 +1,6 @@
 """Node rows and their sub-IPs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,7 @@ def remove(tx: Tx, node_ids: Sequence[int]) -> int:
     return tx.conn.execute(delete(nodes).where(_N.id.in_(node_ids))).rowcount
 
 
-def observe(tx: Tx, node_ids: Sequence[int], status: NodeStatus) -> None:
+def observe(tx: Tx, node_ids: Collection[int], status: NodeStatus) -> None:
     """Write what was observed of nodes; a person's maintenance stays."""
     if node_ids:
         tx.conn.execute(

@@ -242,7 +242,7 @@ async def test_an_update_changes_what_is_given(api, house):
     house.told.clear()
     answer = await api.data("/nodes/update", {"id": node["id"], "enabled": False, "name": None})
     assert answer == {**node, "enabled": False, "updatedAt": answer["updatedAt"]}
-    assert house.told == [None]
+    assert house.told == [{node["id"]}]
     changed = {"name": "new", "mainIP": "2001:db8::1", "agentPort": 1, "status": "maintenance"}
     answer = await api.data("/nodes/update", {"id": node["id"], **changed})
     assert {key: answer[key] for key in changed} == changed

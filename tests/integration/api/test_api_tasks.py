@@ -408,7 +408,7 @@ async def test_a_failed_task_is_run_again(house, api, node, waits):
     assert after["attempts"] == 3
     assert moment(after["deadlineAt"]) > task.deadline_at - timedelta(hours=1)
     assert await api.data(f"/agent-tasks/{task.id}") == after
-    assert house.told == [None]
+    assert house.told == [{task.node_id}]
     row = await house.row(task.id)
     assert (row.run, row.counted_attempts) == (4, 0)
 

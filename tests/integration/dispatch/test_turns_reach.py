@@ -91,6 +91,31 @@ async def test_a_node_that_is_back_gets_everything_due_at_once(gone, turner, loo
     assert box[node_id].unreachable_since is None
 
 
+async def test_new_tasks_do_not_put_off_the_next_probe(turner, ask, node_id):
+    """Each calls for a probe of its own; how far the next one is depends on the time alone."""
+    now = None
+    for _ in range(40):
+        await ask(node_id, PURGE)
+        turn = await turner.take(now=now, look_at=[node_id])
+        results = [came_back(sent, Outcome.UNREACHABLE, REFUSED) for sent in turn.begun]
+        turn = await turner.take(results, now=now)
+        assert turn.next_due - turn.now <= timedelta(seconds=1)
+        now = turn.now + timedelta(milliseconds=10)
+
+
+async def test_a_node_seen_again_is_online_whatever_its_delivery_had_seen(turner, ask, node_id):
+    """A purge that was out when another found the node gone answers: the node is there."""
+    await turner.database.write(
+        lambda tx: node_rule.nodes.observe(tx, [node_id], NodeStatus.ONLINE)
+    )
+    await ask(node_id, PURGE, number=2)
+    slow, lost = (await turner.take()).begun
+    await turner.take([came_back(lost, Outcome.UNREACHABLE, REFUSED)])
+    assert (await turner.database.read(lambda tx: nodes.get(tx, node_id))).status == "offline"
+    await turner.take([came_back(slow, Outcome.SUCCEEDED)])
+    assert (await turner.database.read(lambda tx: nodes.get(tx, node_id))).status == "online"
+
+
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.BUSY, Outcome.UNANSWERED])
 async def test_any_answer_shows_that_a_node_is_back(gone, turner, node_id, outcome):
     """A failure told by the agent is an answer too."""

@@ -197,6 +197,20 @@ def test_a_chosen_admin_password_is_kept_at_the_first_start(tmp_path, monkeypatc
     assert "chosen" not in repr(Keys(agent_token="chosen", admin_password="chosen"))
 
 
+def test_a_password_that_cannot_be_is_not_kept(tmp_path, monkeypatch):
+    """It is refused by name before anything is written, so that a better one can be chosen."""
+    place = Place(
+        state=tmp_path / "s",
+        control=ListenAddress("", 1),
+        agent=ListenAddress("", 2),
+        use_environment=False,
+    )
+    monkeypatch.setenv("ADMIN_PASSWORD", "short")
+    with pytest.raises(Stop, match="^ADMIN_PASSWORD: .* 8 to 256 characters"):
+        local.prepare(place)
+    assert not place.password_file.exists()
+
+
 def test_a_state_folder_that_cannot_be_is_one_line():
     """A folder that cannot be made is refused with its name."""
     with (
