@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from edgeplane.agent.executors.base import Executor, Outcome, Permit
+from edgeplane.agent.executors.base import Executor, NotNow, Outcome, Permit, Unclear
 from edgeplane.agent.journal import Journal
 from edgeplane.agent.journal_file import Asked, Standing
 from edgeplane.model.errors import AlreadyExists, DomainError, Internal, TooMany, WrongState
@@ -27,6 +27,10 @@ WORKERS: Final = 16
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _Answer = tuple[ExecuteReply, bool]  #: and whether it came from the journal
+
+
+class _Unavailable(Internal):
+    status = 503
 
 
 @dataclass(slots=True, eq=False)
@@ -73,7 +77,8 @@ class Executions:
             AlreadyExists: its id belongs to another type or payload.
             TooMany: as many are running as may.
             DatabaseError: the journal cannot be written; nothing is known to have been done.
-            Internal: the agent is stopping.
+            Internal: the agent is stopping; or its time was up, something was short, or what became
+                of it cannot be told: then it stays begun, and goes on when it is asked for again.
 
         """
         self._follow(request)
@@ -143,7 +148,7 @@ class Executions:
     def _start(self, request: ExecuteRequest, digest: bytes) -> _Run:
         if self._closing:
             raise _stopping()
-        if len(self._runs) >= self._limit:
+        if max(len(self._runs), len(self._jobs)) >= self._limit:  # jobs: also those given up
             raise TooMany(f"{self._limit} tasks are running; ask again", retry_after=1)
         run = _Run(digest, request.attempt)
         self._runs[request.request_id] = run
@@ -203,17 +208,33 @@ class Executions:
         self, request: ExecuteRequest, permit: Permit, *, interrupted: bool
     ) -> Outcome:
         """Let the executor do what is to be done, or what an interrupted run left undone."""
+        if interrupted and (recovered := await self._recovered(request)) is not None:
+            return recovered
         try:
-            if interrupted:
-                # Under no time limit: a failure told here might be told of an effect that is there.
-                job = self._enter(lambda: self._executor.recover(request))
-                await asyncio.wait((job,))
-                if (recovered := job.result()) is not None:
-                    return recovered
             return await self._within_time(request, permit)
+        except (NotNow, Unclear) as error:
+            _log.warning("task %s (%s) stays begun: %s", request.request_id, request.type, error)
+            kind = _Unavailable if isinstance(error, NotNow) else Internal
+            raise kind(bounded_text(str(error))) from error
         except Exception:  # noqa: BLE001  an executor's fault is an outcome
             _log.exception("executor %s broke on task %s", self._executor.name, request.request_id)
             return Outcome("failed", "the executor broke; the agent's log says how")
+
+    async def _recovered(self, request: ExecuteRequest) -> Outcome | None:
+        """Return the outcome of an effect that an interrupted run completed.
+
+        Under no time limit, and never guessed: a failure told here might be told of an effect that
+        is there.
+        """
+        job = self._enter(lambda: self._executor.recover(request))
+        await asyncio.wait((job,))
+        try:
+            return job.result()
+        except Exception as error:
+            _log.exception("what became of task %s cannot be told", request.request_id)
+            raise Internal(
+                "what an interrupted run did cannot be told; the agent's log says why"
+            ) from error
 
     async def _within_time(self, request: ExecuteRequest, permit: Permit) -> Outcome:
         """Run the executor, at most as long as the request allows.
@@ -225,7 +246,7 @@ class Executions:
         job = self._enter(lambda: self._executor.execute(request, permit))
         await asyncio.wait((job,), timeout=limit)
         if not job.done() and permit.revoke():
-            return Outcome("failed", f"timed out after {limit} s")
+            raise NotNow(f"timed out after {limit} s")
         await asyncio.wait((job,))
         return job.result()
 

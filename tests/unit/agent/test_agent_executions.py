@@ -1,6 +1,7 @@
 """The rules of execution, with an executor that does what the test says."""
 
 import asyncio
+import errno
 import logging
 import sqlite3
 import threading
@@ -9,7 +10,7 @@ import msgspec
 import pytest
 
 from edgeplane.agent.executions import Executions
-from edgeplane.agent.executors.base import Outcome
+from edgeplane.agent.executors.base import NotNow, Outcome, Unclear
 from edgeplane.agent.journal import Journal
 from edgeplane.agent.journal_file import JournalFile, open_journal
 from edgeplane.model.errors import AlreadyExists, DatabaseError, Internal, TooMany, WrongState
@@ -58,6 +59,8 @@ class ScriptedExecutor:
         self.asked_to_recover.append(request.request_id)
         self.entered.release()
         assert self.recovery.wait(WAIT)
+        if isinstance(self.recovered, Exception):
+            raise self.recovered
         return self.recovered
 
     def close(self):
@@ -427,21 +430,73 @@ def time_is_up(monkeypatch, executor):
     return after
 
 
-async def test_a_run_over_its_time_has_failed_and_its_effect_never_appears(
+async def test_a_run_over_its_time_is_given_up_and_runs_when_it_is_asked_for_again(
     start, executor, time_is_up
 ):
-    """The abandoned thread finds its permit gone; the failure is on record."""
+    """Not now, in words; the thread that was given up finds its permit gone, and makes nothing."""
     executor.gate.clear()
     executions = start()
     time_is_up(1)
-    reply = await executions.execute(_request(timeout_seconds=3))
-    assert (reply.status, reply.message) == ("failed", "timed out after 3 s")
+    with pytest.raises(Internal) as refused:
+        await executions.execute(_request(timeout_seconds=3))
+    assert (refused.value.status, refused.value.message) == (503, "timed out after 3 s")
     assert executions.stuck
+    assert executions.running == []
+    given_up = set(executions._jobs)
     executor.gate.set()
-    assert (await executions.execute(_request())).message == reply.message
-    await executions.close(WAIT)
-    executions._pool.shutdown(wait=True)
+    await asyncio.wait(given_up)
     assert executor.effects == []
+    assert (await executions.execute(_request())).message == "made"
+    assert executor.asked_to_recover == ["r1"]
+    assert executor.effects == ["r1"]
+
+
+async def test_threads_that_were_given_up_count_among_those_that_may_be(
+    start, executor, time_is_up
+):
+    """What hangs in the executor lets no queue grow behind it."""
+    executor.gate.clear()
+    executions = start(limit=1)
+    time_is_up(1)
+    with pytest.raises(Internal, match="timed out"):
+        await executions.execute(_request(timeout_seconds=3))
+    with pytest.raises(TooMany):
+        await executions.execute(_request("r2"))
+    given_up = set(executions._jobs)
+    executor.gate.set()
+    await asyncio.wait(given_up)
+    await asyncio.sleep(0)
+    assert (await executions.execute(_request("r2"))).status == "success"
+
+
+@pytest.mark.parametrize(("error", "status"), [(NotNow("no room"), 503), (Unclear("no sync"), 500)])
+async def test_what_the_executor_could_not_do_or_tell_stays_begun(start, executor, error, status):
+    """It is no outcome; asked for again, it is looked for and done."""
+    executor.outcomes = [error]
+    executions = start()
+    with pytest.raises(Internal, match=str(error)) as refused:
+        await executions.execute(_request())
+    assert refused.value.status == status
+    assert (await executions.execute(_request())).status == "success"
+    assert executor.asked_to_recover == ["r1"]
+
+
+async def test_an_effect_that_cannot_be_looked_for_is_neither_made_again_nor_failed(
+    start, executor
+):
+    """The run stays begun until its executor can tell."""
+    executor.outcomes = [Unclear("no sync")]
+    executor.recovered = OSError(errno.EIO, "Input/output error")
+    executions = start()
+    with pytest.raises(Internal):
+        await executions.execute(_request())
+    for attempt in (1, 2):
+        with pytest.raises(Internal, match="cannot be told") as refused:
+            await executions.execute(_request(attempt=attempt))
+        assert refused.value.status == 500
+    executor.recovered = Outcome("success", "was made")
+    assert (await executions.execute(_request())).message == "was made"
+    assert executor.executed == [("r1", 1)]
 
 
 async def test_an_effect_under_way_is_waited_for_past_the_limit(start, executor, time_is_up):

@@ -1,12 +1,13 @@
 """The simulated executor: which file appears, when, and where it cannot lead."""
 
+import errno
 import os
 import stat
 
 import msgspec
 import pytest
 
-from edgeplane.agent.executors.base import Permit
+from edgeplane.agent.executors.base import NotNow, Permit, Unclear
 from edgeplane.agent.executors.simulated import SimulatedExecutor
 from edgeplane.wire import ExecuteRequest
 
@@ -160,6 +161,57 @@ def test_recover_knows_nothing_of_a_missing_or_different_file(executor, folder):
     (folder / "cmdb_apply_config_r1.json").unlink()
     os.mkfifo(folder / "cmdb_apply_config_r1.json")
     assert executor.recover(_request()) is None
+
+
+def test_a_strangers_file_is_not_our_effect(executor, folder, monkeypatch):
+    """Whatever it holds, and whether or not it lets itself be opened."""
+    executor.execute(_request(), Permit())
+    (folder / "cmdb_apply_config_r1.json").chmod(0)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert executor.recover(_request()) is None
+
+
+@pytest.mark.parametrize("call", ["listdir", "stat", "open", "fsync"])
+def test_a_recovery_that_cannot_look_says_so(executor, monkeypatch, call):
+    """An error of the disk is never taken for an effect that was not made."""
+    executor.execute(_request(), Permit())
+    monkeypatch.setattr(os, call, _broken(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        executor.recover(_request())
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("call", ["open", "fsync", "replace"])
+def test_what_is_short_before_the_effect_is_no_failure(executor, folder, monkeypatch, call, number):
+    """It may be there later; nothing is left behind."""
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, _broken(number))
+        with pytest.raises(NotNow, match=f"failed to write file: .*: {os.strerror(number)}"):
+            executor.execute(_request(), Permit())
+    assert _names(folder) == []
+    assert executor.recover(_request()) is None
+
+
+def test_an_effect_that_may_not_be_on_disk_is_unclear(executor, folder, monkeypatch):
+    """The file is there: that is no failure. The recovery finds it, once the disk obeys."""
+    sync = os.fsync
+
+    def folder_fails(descriptor):
+        return (_broken(errno.EIO) if descriptor == executor._handle else sync)(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", folder_fails)
+        with pytest.raises(Unclear, match="cmdb_apply_config_r1.json: may not be on disk"):
+            executor.execute(_request(), Permit())
+    assert _names(folder) == ["cmdb_apply_config_r1.json"]
+    assert executor.recover(_request()).status == "success"
+
+
+def _broken(number):
+    def call(*args, **named):
+        raise OSError(number, os.strerror(number))
+
+    return call
 
 
 def test_drafts_are_removed_by_the_agent_that_left_them_and_no_other(executor, folder, tmp_path):

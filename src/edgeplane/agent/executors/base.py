@@ -15,6 +15,14 @@ class Outcome:
     message: str
 
 
+class NotNow(Exception):
+    """No effect was made, and none will be; asked for again, it may work."""
+
+
+class Unclear(Exception):
+    """The effect may be there or not; asked for again, ``recover`` is to say."""
+
+
 class Permit:
     """The right to make one effect: taken by the executor, or revoked before, never both.
 
@@ -48,12 +56,19 @@ class Executor(Protocol):
         """What the setting calls it."""
 
     def execute(self, request: ExecuteRequest, permit: Permit) -> Outcome:
-        """Make the effect, once ``permit`` is taken, and say what became of it."""
+        """Make the effect, once ``permit`` is taken, and say what became of it.
+
+        Raises:
+            NotNow: something was short that may be there later.
+            Unclear: it broke where the effect may be there.
+
+        """
 
     def recover(self, request: ExecuteRequest) -> Outcome | None:
         """Return the outcome of an effect that an interrupted run completed; None if it did not.
 
-        Also removes what the interrupted run left behind.
+        Also removes what the interrupted run left behind. Raises, whatever it likes, where it could
+        not look: None is for what is known not to be there.
         """
 
     def close(self) -> None:

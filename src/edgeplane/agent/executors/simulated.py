@@ -5,6 +5,7 @@ step, whole. The folder may be shared with strangers (it is ``/tmp`` unless set)
 every name is looked up in it, no name leads out of it, and no symlink is followed.
 """
 
+import errno
 import hashlib
 import os
 import secrets
@@ -16,12 +17,16 @@ from typing import Final
 
 import msgspec
 
-from edgeplane.agent.executors.base import Outcome, Permit
+from edgeplane.agent.executors.base import NotNow, Outcome, Permit, Unclear
 from edgeplane.model.tasks import TaskKind
 from edgeplane.observe.crashpoints import crash_point
 from edgeplane.wire import ExecuteRequest
 
 _ABANDONED: Final = Outcome("failed", "abandoned before it took effect")
+#: What is short now and may be there later: descriptors, room, memory.
+_PASSING: Final = {errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
+#: How the look for a file ends where nothing is that could be ours; a symlink is not.
+_NOT_THERE: Final = {errno.ENOENT, errno.ELOOP, errno.ENXIO}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +81,18 @@ class SimulatedExecutor:
             crash_point("agent.after_effect")
         except OSError as error:
             self._unlink(draft)
-            return Outcome(
-                "failed", f"failed to write file: {self._folder / name}: {error.strerror}"
-            )
+            words = f"failed to write file: {self._folder / name}: {error.strerror}"
+            if error.errno in _PASSING:
+                raise NotNow(words) from error
+            return Outcome("failed", words)
         return self._done(request)
 
     def recover(self, request: ExecuteRequest) -> Outcome | None:
         """Tell by the file whether an interrupted run got to its effect, and tidy up after it."""
         self._remove_drafts(f"{self._drafts}{request.request_id}~")
-        try:
-            if not self._holds(_file_name(request), _content(request)):
-                return None
-            os.fsync(self._handle)
-        except OSError:
+        if not self._holds(_file_name(request), _content(request)):
             return None
+        os.fsync(self._handle)
         return self._done(request)
 
     def close(self) -> None:
@@ -115,15 +118,31 @@ class SimulatedExecutor:
         A rename replaces a symlink itself, and never goes through it.
         """
         os.replace(draft, name, src_dir_fd=self._handle, dst_dir_fd=self._handle)
-        os.fsync(self._handle)
+        try:
+            os.fsync(self._handle)
+        except OSError as error:
+            raise Unclear(f"{self._folder / name}: may not be on disk: {error.strerror}") from error
 
     def _holds(self, name: str, content: bytes) -> bool:
         """Say whether a regular file of our own has this very content."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with os.fdopen(os.open(name, flags, dir_fd=self._handle), "rb") as file:
-            status = os.fstat(file.fileno())
-            ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
-            return ours and status.st_size == len(content) and file.read() == content
+        try:
+            # Looked at first: a stranger's file may not let itself be opened.
+            status = os.stat(name, dir_fd=self._handle, follow_symlinks=False)
+            if not _is_ours(status, len(content)):
+                return False
+            descriptor = os.open(name, flags, dir_fd=self._handle)
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                return False
+            raise
+        try:
+            if not _is_ours(os.fstat(descriptor), len(content)):
+                return False
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                return file.read() == content
+        finally:
+            os.close(descriptor)
 
     def _remove_drafts(self, prefix: str) -> None:
         for name in os.listdir(self._handle):  # noqa: PTH208  a Path has no descriptor
@@ -133,6 +152,11 @@ class SimulatedExecutor:
     def _unlink(self, name: str) -> None:
         with suppress(OSError):  # gone already, or a stranger's: then it is not ours to remove
             os.unlink(name, dir_fd=self._handle)
+
+
+def _is_ours(status: os.stat_result, size: int) -> bool:
+    regular = stat.S_ISREG(status.st_mode)
+    return regular and status.st_uid == os.geteuid() and status.st_size == size
 
 
 def _file_name(request: ExecuteRequest) -> str:
