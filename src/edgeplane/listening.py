@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import errno
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import uvicorn
@@ -17,6 +19,7 @@ from edgeplane.http_bounds import Bounds, bounded
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 120  #: not below 75: a control plane comes back on the same connection
 GRACE_SECONDS = 10
+FILES_KEPT = 64  #: of those the process may have open, for all that is no connection
 
 
 def bind(setting: str, address: ListenAddress) -> socket.socket:
@@ -26,15 +29,33 @@ def bind(setting: str, address: ListenAddress) -> socket.socket:
         SettingError: the address is taken, not ours, or not permitted.
 
     """
-    family = socket.AF_INET6 if ":" in address.host or not address.host else socket.AF_INET
-    if family is socket.AF_INET6 and not socket.has_ipv6:
-        family = socket.AF_INET
     try:
-        return _bound(family, address)
+        return _listening(address)
     except OSError as error:
-        if not address.host and error.errno in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
-            return _bound(socket.AF_INET, address)
         raise SettingError(f"{setting}: cannot listen on {address}: {_why(error)}") from error
+
+
+def within_files(bounds: Bounds) -> Bounds:
+    """Let this process open as many files as it may, and take no more connections than that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    if soft == resource.RLIM_INFINITY:
+        return bounds
+    return replace(bounds, connections=max(1, min(bounds.connections, soft - FILES_KEPT)))
+
+
+def _listening(address: ListenAddress) -> socket.socket:
+    if address.host:
+        return _bound(socket.AF_INET6 if ":" in address.host else socket.AF_INET, address)
+    try:
+        return _bound(socket.AF_INET6, address)
+    except OSError as error:
+        if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
+            raise
+    return _bound(socket.AF_INET, address)  # on a machine without IPv6
 
 
 def _bound(family: int, address: ListenAddress) -> socket.socket:
@@ -65,7 +86,8 @@ class Server(uvicorn.Server):
     Args:
         app: what answers.
         on_listening: called once, when connections are accepted.
-        bounds: of its connections; those of a control plane unless given.
+        bounds: of its connections; those of a control plane unless given, and fewer connections
+            where the process may not open as many files.
 
     """
 
@@ -75,7 +97,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=bounded(bounds or Bounds()),
+                http=bounded(within_files(bounds or Bounds())),
                 lifespan="off",
                 ws="none",
                 interface="asgi3",

@@ -49,7 +49,7 @@ def run(listen: str | None, state_dir: str | None, executor: str | None) -> None
     if not server.run(parts):
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)  # a thread that hangs in the executor would keep the process for ever
+        os._exit(0)  # a thread that hangs in executor or journal would keep the process for ever
 
 
 def _prepare(environ: Environ) -> Parts:

@@ -17,6 +17,8 @@ from edgeplane.agent.epochs import Epochs
 from edgeplane.agent.journal_file import Asked, Found, JournalFile
 from edgeplane.model.errors import DatabaseError
 
+CLOSE_SECONDS: Final = 5.0  #: a disk that hangs longer does not keep the process
+
 _MAX_BATCH: Final = 512
 
 _log = logging.getLogger(__name__)
@@ -65,12 +67,13 @@ class Journal:
         """Remember the highest epoch seen of a node."""
         await self._write(lambda file: file.raise_epoch(epoch, node_id))
 
-    async def close(self) -> None:
-        """Write what is waiting, then close the file."""
+    async def close(self, seconds: float = CLOSE_SECONDS) -> bool:
+        """Write what is waiting, then close the file; say whether that was done within the time."""
         if not self._closed:
             self._closed = True
             self._waiting.put(None)
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._thread.join, seconds)
+        return not self._thread.is_alive()
 
     async def _write(self, work: Callable[[JournalFile], _T]) -> _T:
         if self._closed:

@@ -39,7 +39,7 @@ class Parts:
 
 
 def run(parts: Parts) -> bool:
-    """Serve until SIGTERM or SIGINT; say whether every thread has come back from the executor."""
+    """Serve until SIGTERM or SIGINT; say whether every thread has come back."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(parts))
 
@@ -56,10 +56,10 @@ async def _serve(parts: Parts) -> bool:
     stopped = asyncio.create_task(_stop(asked, executions), name="stop")
     await server.serve(sockets=[parts.listener])
     await stopped
-    await journal.close()
+    written = await journal.close()
     if not executions.stuck:
         parts.executor.close()
-    return not executions.stuck
+    return written and not executions.stuck
 
 
 async def _stop(asked: asyncio.Event, executions: Executions) -> None:

@@ -26,11 +26,14 @@ def until(probe, what):
 
 
 class AgentProcess:
-    """One run of ``edgeplane-agent run`` on folders that outlive it."""
+    """One run of ``edgeplane-agent run`` on folders that outlive it.
+
+    ``files``: how many it may have open.
+    """
 
     token = TOKEN
 
-    def __init__(self, folder: Path, arguments=(), **environment):
+    def __init__(self, folder: Path, arguments=(), *, files=None, **environment):
         self.files = folder / "files"
         self.state = folder / "state"
         self.files.mkdir(exist_ok=True)
@@ -45,10 +48,11 @@ class AgentProcess:
             "EDGEPLANE_SIMULATED_DIR": str(self.files),
             **environment,
         }
+        limit = f"import resource as r; r.setrlimit(r.RLIMIT_NOFILE, ({files}, {files})); "
         command = "from edgeplane.agent.cli import main; main()"
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", command, "run", *arguments],
+                [sys.executable, "-c", limit * bool(files) + command, "run", *arguments],
                 env={name: value for name, value in values.items() if value is not None},
                 cwd=folder,
                 stdin=subprocess.DEVNULL,

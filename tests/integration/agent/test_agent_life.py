@@ -3,6 +3,8 @@
 import signal
 import socket
 import stat
+import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -134,9 +136,30 @@ def test_a_signal_ends_it_cleanly(launch, number):
     agent = launch()
     with socket.create_connection(("127.0.0.1", agent.port), timeout=20) as idle:
         agent.execute("a")
+        asked = time.monotonic()
         assert agent.stop(number) == 0
+        assert time.monotonic() - asked < 5
         assert idle.recv(1) == b""
     assert "Traceback" not in agent.err
+
+
+def test_strangers_connections_leave_it_the_files_it_needs(launch):
+    """One connection too many is refused in words, and those before it are served."""
+    agent = launch(files=100)
+    address = ("127.0.0.1", agent.port)
+    body = b'{"requestId":"a","type":"reload"}'
+    head = (
+        f"POST /agent/v1/tasks/execute HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+        f"Authorization: Bearer {agent.token}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with ExitStack() as stack:
+        opened = [
+            stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(120)
+        ]
+        refused = opened[-1].recv(1000)
+        assert refused.startswith(b"HTTP/1.1 429 ")
+        opened[0].sendall(head.encode() + body)
+        assert opened[0].recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_request_caught_by_the_end_is_told_to_ask_again(launch):

@@ -124,3 +124,15 @@ async def test_closing_writes_what_waits_and_refuses_what_comes_later(path):
     again = open_journal(path)
     assert (again.entries, again.epochs.of(0)) == (1, 4)
     again.close()
+
+
+async def test_a_disk_that_hangs_does_not_hold_up_the_end(path):
+    """The wait is bounded, and its end is told."""
+    file = HeldFile(open_journal(path))
+    journal = Journal(cast("JournalFile", file))
+    waiting = asyncio.create_task(journal.begin(_asked("a")))
+    await asyncio.to_thread(file.reached.acquire)
+    assert await asyncio.wait_for(journal.close(0.01), 10) is False
+    file.let_go.release()
+    assert await journal.close() is True
+    assert (await waiting).standing is Standing.NEW
