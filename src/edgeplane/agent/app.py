@@ -7,9 +7,9 @@ import asyncio
 import hmac
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from edgeplane.agent.executions import Executions
 from edgeplane.agent.requests import read_request
@@ -41,6 +41,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _Headers = Iterable[tuple[bytes, bytes]]
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 class _WrongMethod(NotAllowed):
@@ -52,7 +53,7 @@ class _TooLarge(NotAllowed):
 
 
 class _DisconnectedError(Exception):
-    """The connection ended before the request did."""
+    """The connection ended before the request did, or before its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ class AgentApp:
         self._busy += 1
         try:
             body = await self._read_body(scope["headers"], receive)
-            reply = await self._executions.execute(read_request(body))
+            reply = await _while_there(receive, self._executions.execute(read_request(body)))
         finally:
             self._busy -= 1
         return _Answer(200, envelope(reply))
@@ -189,6 +190,28 @@ async def _joined_body(receive: Receive) -> bytes:
             raise _too_large()
         if not message["more_body"]:
             return body
+
+
+async def _while_there(receive: Receive, answer: Coroutine[Any, Any, _T]) -> _T:
+    """Return an answer as long as somebody waits for it.
+
+    Who is gone takes up no place; what runs goes on by itself.
+    """
+    answering = asyncio.create_task(answer)
+    leaving = asyncio.create_task(_gone(receive))
+    try:
+        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise _DisconnectedError
+        return answering.result()
+    finally:
+        answering.cancel()
+        leaving.cancel()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _header(headers: _Headers, wanted: bytes) -> bytes:

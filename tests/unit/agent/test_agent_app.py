@@ -141,6 +141,19 @@ async def test_a_caller_that_goes_before_its_body_is_not_answered():
     assert door.asked == []
 
 
+async def test_a_caller_that_goes_before_its_answer_takes_up_no_place(monkeypatch):
+    """Another one finds room at once."""
+    monkeypatch.setattr(app_module, "MAX_CONCURRENT", 1)
+    door = Door()
+    door.result = asyncio.Event().wait
+    for _ in range(2):
+        left = door(_part(), {"type": "http.disconnect"})
+        assert await asyncio.wait_for(left, 10) is None
+    door.result = ExecuteReply("r1", "success", "made")
+    status, _, _ = await door(_part())
+    assert (status, len(door.asked)) == (200, 3)
+
+
 async def test_too_many_says_when_to_come_back():
     """The header repeats what the error knows."""
     door = Door()
