@@ -6,8 +6,11 @@ import stat
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeplane.agent.executors.base import NotNow, Permit, Unclear
+from edgeplane.agent.executors.layout import laid_out_size
 from edgeplane.agent.executors.simulated import SimulatedExecutor
 from edgeplane.wire import ExecuteRequest
 
@@ -76,6 +79,30 @@ def test_numbers_and_the_order_of_keys_stay_as_sent(executor, folder):
     executor.execute(_request(payload=b'{"z":1180591620717411303424,"a":1.50,"m":-0}'), Permit())
     written = (folder / "cmdb_apply_config_r1.json").read_text()
     assert written == '{\n  "z": 1180591620717411303424,\n  "a": 1.50,\n  "m": -0\n}'
+
+
+def test_a_payload_that_grows_too_large_laid_out_is_a_failure(executor, folder):
+    """A megabyte nested deep would take sixty; nothing is written of it."""
+    deep = b'{"a":' * 63 + b"[" + b"1," * 500_000 + b"1]" + b"}" * 63
+    outcome = executor.execute(_request(payload=deep), Permit())
+    assert outcome.status == "failed"
+    assert outcome.message == "payload: too large laid out; at most 8388608 bytes are allowed"
+    assert executor.recover(_request(payload=deep)) is None
+    assert _names(folder) == []
+    flat = b'{"a":[' + b"1," * 500_000 + b"1]}"
+    assert executor.execute(_request(payload=flat), Permit()).status == "success"
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text('ab"\\[]{},: \n\u00e9'),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text('k"[,', max_size=2), inner),
+    )
+)
+def test_the_size_of_a_layout_is_known_before_it_is_made(value):
+    """To the byte."""
+    compact = msgspec.json.encode(value)
+    assert laid_out_size(compact) == len(msgspec.json.format(compact, indent=2))
 
 
 @pytest.mark.parametrize("request_id", ["..", ".", "-", "x" * 64, "..."])

@@ -15,13 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from edgeplane.agent.executors.base import NotNow, Outcome, Permit, Unclear
+from edgeplane.agent.executors.layout import laid_out
 from edgeplane.model.tasks import TaskKind
 from edgeplane.observe.crashpoints import crash_point
 from edgeplane.wire import ExecuteRequest
 
+MAX_FILE_BYTES: Final = 8 << 20  #: a deep payload grows many times over when it is laid out
+
+_TOO_LARGE: Final = Outcome(
+    "failed", f"payload: too large laid out; at most {MAX_FILE_BYTES} bytes are allowed"
+)
 _ABANDONED: Final = Outcome("failed", "abandoned before it took effect")
 #: What is short now and may be there later: descriptors, room, memory.
 _PASSING: Final = {errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
@@ -69,10 +73,13 @@ class SimulatedExecutor:
 
     def execute(self, request: ExecuteRequest, permit: Permit) -> Outcome:
         """Write the task's file; what was under its name before is replaced."""
+        content = _content(request)
+        if content is None:
+            return _TOO_LARGE
         name = _file_name(request)
         draft = f"{self._drafts}{request.request_id}~{secrets.token_hex(6)}"
         try:
-            self._write(draft, _content(request))
+            self._write(draft, content)
             crash_point("agent.draft_written")
             if not permit.take():
                 self._unlink(draft)
@@ -90,7 +97,8 @@ class SimulatedExecutor:
     def recover(self, request: ExecuteRequest) -> Outcome | None:
         """Tell by the file whether an interrupted run got to its effect, and tidy up after it."""
         self._remove_drafts(f"{self._drafts}{request.request_id}~")
-        if not self._holds(_file_name(request), _content(request)):
+        content = _content(request)
+        if content is None or not self._holds(_file_name(request), content):
             return None
         os.fsync(self._handle)
         return self._done(request)
@@ -163,7 +171,8 @@ def _file_name(request: ExecuteRequest) -> str:
     return _SHAPES[TaskKind(request.type)].file.format(id=request.request_id)
 
 
-def _content(request: ExecuteRequest) -> bytes:
+def _content(request: ExecuteRequest) -> bytes | None:
+    """Return what the task's file holds; None if that is too much."""
     if request.type == TaskKind.RELOAD:
         return f"Reload task executed at {request.request_id}\n".encode("ascii")
-    return msgspec.json.format(bytes(request.payload), indent=2)
+    return laid_out(bytes(request.payload), MAX_FILE_BYTES)
