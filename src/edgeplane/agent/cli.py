@@ -9,7 +9,7 @@ import click
 from edgeplane.agent import exclusive, server, settings
 from edgeplane.agent.exclusive import StateFolderError
 from edgeplane.agent.executors import registry
-from edgeplane.agent.journal_file import JournalError, open_journal
+from edgeplane.agent.journal_opening import JournalError, open_journal
 from edgeplane.agent.server import Parts
 from edgeplane.agent.settings import AgentSettings
 from edgeplane.environ import Environ, SettingError

@@ -1,56 +1,33 @@
 """The journal on disk: one SQLite file that says what was asked, begun and done.
 
 Everything here is synchronous and for one thread at a time; ``journal`` puts a thread and a shared
-commit around it. A file that is damaged, foreign or of another version stops the start: an agent
-that began with an empty journal would do again what it has done.
+commit around it.
+
+What bounds the file: beyond KEPT_ENTRIES in all, what is done stays only while it is younger than
+KEPT_SECONDS, which is longer than a task may live. What is begun and never asked for again stays
+for ever, because without it its effect could be made twice: one entry for each task that was
+interrupted and then given up, by somebody who had shown the token.
 """
 
-import os
 import sqlite3
 import time
-from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, Literal
-from urllib.parse import quote
 
 from edgeplane.agent.epochs import Epochs
-
-SCHEMA_VERSION: Final = 1
+from edgeplane.model.tasks import MAX_DEADLINE_SECONDS
 
 #: Done entries are dropped only beyond this many, and only when older than KEPT_SECONDS.
 KEPT_ENTRIES: Final = 1_000_000
-KEPT_SECONDS: Final = 7 * 86_400
+KEPT_SECONDS: Final = MAX_DEADLINE_SECONDS + 86_400
 
 _PRUNED_AT_ONCE = 1_000
-_CHECKED_BYTES = 32 << 20  #: a larger file is checked page by page, as it is read
-_CACHE_KIB = 2_048
-_WAL_BYTES = 16 << 20
-
-_SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-CREATE TABLE epochs (
-    node_id INTEGER PRIMARY KEY,
-    epoch INTEGER NOT NULL,
-    turn INTEGER NOT NULL UNIQUE
-);
-CREATE TABLE requests (
-    request_id TEXT PRIMARY KEY,
-    type TEXT NOT NULL,
-    digest BLOB NOT NULL,
-    attempt INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('begun', 'done')),
-    status TEXT CHECK (status IN ('success', 'failed')),
-    message TEXT,
-    begun_at INTEGER NOT NULL,
-    done_at INTEGER
-);
-"""
-
-
-class JournalError(Exception):
-    """The journal cannot be used; the message is one line for the person who starts the agent."""
+_PRUNE = (
+    "DELETE FROM requests WHERE rowid IN (SELECT rowid FROM requests"
+    " WHERE state = 'done' AND done_at < ? ORDER BY done_at LIMIT ?)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,10 +153,8 @@ class JournalFile:
             return 0
         oldest = (now or _now()) - KEPT_SECONDS * 1000
         dropped = self._connection.execute(
-            "DELETE FROM requests WHERE rowid IN (SELECT rowid FROM"
-            " (SELECT rowid, state, done_at FROM requests ORDER BY rowid LIMIT ?)"
-            " WHERE state = 'done' AND done_at < ? LIMIT ?)",
-            (_PRUNED_AT_ONCE, oldest, self.entries - self._kept),
+            _PRUNE,
+            (oldest, min(_PRUNED_AT_ONCE, self.entries - self._kept)),
         ).rowcount
         self.entries -= dropped
         self._prune_beyond = self._kept if dropped else self.entries + _PRUNED_AT_ONCE
@@ -187,7 +162,7 @@ class JournalFile:
 
     def bytes_on_disk(self) -> int:
         """Return the size of the file and of its write-ahead log."""
-        return sum(_size(Path(f"{self._path}{suffix}")) for suffix in ("", "-wal"))
+        return sum(size_of(Path(f"{self._path}{suffix}")) for suffix in ("", "-wal"))
 
     def close(self) -> None:
         """Close the file; what was not committed is forgotten."""
@@ -205,99 +180,8 @@ class JournalFile:
         return int(self._connection.execute(query).fetchone()[0])
 
 
-def open_journal(path: Path, kept: int = KEPT_ENTRIES) -> JournalFile:
-    """Open the journal, or make it where there never was one.
-
-    Args:
-        path: the file.
-        kept: how many entries stay whatever their age.
-
-    Raises:
-        JournalError: it is damaged, foreign, of another version, or cannot be opened.
-
-    """
-    try:
-        if not path.exists():
-            _make(path)
-        connection = _connect(path)
-        try:
-            _check(path, connection)
-            _set_up(connection)
-            return JournalFile(path, connection, kept)
-        except BaseException:
-            connection.close()
-            raise
-    except sqlite3.OperationalError as error:
-        raise JournalError(f"{path}: the journal cannot be opened: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise _damaged(path, str(error)) from error
-    except OSError as error:
-        raise JournalError(f"{path}: the journal cannot be opened: {error.strerror}") from error
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(
-        f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
-    )
-
-
-def _set_up(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-    connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
-
-
-def _check(path: Path, connection: sqlite3.Connection) -> None:
-    """Refuse a file that is not a sound journal of this version."""
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    if not {"meta", "epochs", "requests"} <= tables:
-        raise _damaged(path, "it holds no journal")
-    version = connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
-    if version is None or version[0] != SCHEMA_VERSION:
-        raise JournalError(
-            f"{path}: the journal has version {version[0] if version else 'unknown'}, this agent"
-            f" reads version {SCHEMA_VERSION}; start the release of edgeplane that wrote it"
-        )
-    if path.stat().st_size <= _CHECKED_BYTES:
-        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if verdict != "ok":
-            raise _damaged(path, verdict.splitlines()[0])
-    path.chmod(0o600)
-
-
-def _damaged(path: Path, reason: str) -> JournalError:
-    return JournalError(
-        f"{path}: the journal is damaged ({reason}); restore it from a backup, or move it and its"
-        " -wal file away to start with an empty one, which may do again what was done before"
-    )
-
-
-def _make(path: Path) -> None:
-    """Make an empty journal under another name first, so that a half-made one never counts."""
-    if _size(Path(f"{path}-wal")):
-        raise _damaged(path, "the file is gone, its -wal file is not")
-    draft = path.with_name(f"{path.name}.new")
-    for suffix in ("", "-wal", "-shm"):  # of a process that died here
-        Path(f"{draft}{suffix}").unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with closing(_connect(draft)) as connection:
-            _set_up(connection)
-            connection.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
-            connection.execute("INSERT INTO meta VALUES ('schema', ?)", (SCHEMA_VERSION,))
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    draft.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """Return how large a file is; 0 where there is none."""
     try:
         return path.stat().st_size
     except FileNotFoundError:

@@ -12,7 +12,8 @@ import pytest
 from edgeplane.agent.executions import Executions
 from edgeplane.agent.executors.base import NotNow, Outcome, Unclear
 from edgeplane.agent.journal import Journal
-from edgeplane.agent.journal_file import JournalFile, open_journal
+from edgeplane.agent.journal_file import JournalFile
+from edgeplane.agent.journal_opening import open_journal
 from edgeplane.model.errors import AlreadyExists, DatabaseError, Internal, TooMany, WrongState
 from edgeplane.model.tasks import MAX_ERROR_BYTES
 from edgeplane.wire import ExecuteReply, ExecuteRequest

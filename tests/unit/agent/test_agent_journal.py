@@ -8,7 +8,8 @@ from typing import cast
 import pytest
 
 from edgeplane.agent.journal import Journal
-from edgeplane.agent.journal_file import Asked, JournalFile, Standing, open_journal
+from edgeplane.agent.journal_file import Asked, JournalFile, Standing
+from edgeplane.agent.journal_opening import open_journal
 from edgeplane.model.errors import DatabaseError
 
 

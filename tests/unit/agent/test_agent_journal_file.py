@@ -16,11 +16,11 @@ from edgeplane.agent.epochs import KEPT_NODES
 from edgeplane.agent.journal_file import (
     KEPT_SECONDS,
     Asked,
-    JournalError,
     JournalFile,
     Standing,
-    open_journal,
 )
+from edgeplane.agent.journal_opening import JournalError, open_journal
+from edgeplane.model.tasks import MAX_DEADLINE_SECONDS
 
 
 def _asked(request_id="r1", attempt=1, digest=b"d", kind="reload", **named):
@@ -235,6 +235,39 @@ def test_only_old_done_entries_beyond_the_bound_are_dropped(path):
     assert left == {"r1", "r5"}
     assert file.entries == 2
     file.close()
+
+
+def test_what_a_task_that_lives_may_ask_for_again_is_kept():
+    """An entry outlives the longest deadline."""
+    assert KEPT_SECONDS > MAX_DEADLINE_SECONDS
+
+
+def test_unfinished_entries_do_not_hide_the_done_ones_behind_them(path):
+    """However many there are; the done ones are found by their end, and not by reading all."""
+    file = open_journal(path, kept=1)
+    file.start()
+    for number in range(1_500):
+        file.begin(_asked(f"begun{number}"))
+    file.begin(_asked("done"))
+    file.finish("done", 1, "success", "")
+    assert file.prune(now=journal_file._now() + KEPT_SECONDS * 1000 + 60_000) == 1
+    file.commit()
+    assert file.entries == 1_500
+    plan = str(
+        file._connection.execute(f"EXPLAIN QUERY PLAN {journal_file._PRUNE}", (0, 0)).fetchall()
+    )
+    assert "USING INDEX requests_by_end (done_at<?)" in plan
+    file.close()
+
+
+def test_a_journal_without_the_index_gets_it(path):
+    """One that an earlier release made."""
+    file = open_journal(path)
+    file._connection.execute("DROP INDEX requests_by_end")
+    file.close()
+    again = open_journal(path)
+    assert again._number("SELECT count(*) FROM sqlite_master WHERE name = 'requests_by_end'") == 1
+    again.close()
 
 
 def test_while_nothing_is_old_enough_it_is_not_looked_for_every_time(path):

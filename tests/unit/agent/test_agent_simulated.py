@@ -6,7 +6,7 @@ import stat
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeplane.agent.executors.base import NotNow, Permit, Unclear
@@ -93,6 +93,7 @@ def test_a_payload_that_grows_too_large_laid_out_is_a_failure(executor, folder):
     assert executor.execute(_request(payload=flat), Permit()).status == "success"
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.integers() | st.text('ab"\\[]{},: \n\u00e9'),
