@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeplane.agent import exclusive, settings
-from edgeplane.agent.exclusive import StateFolderError
+from edgeplane.agent import settings
 from edgeplane.agent.executors import registry
 from edgeplane.environ import Environ, ListenAddress, SettingError
 from edgeplane.observe import crashpoints
@@ -68,11 +67,3 @@ def test_every_crash_point_of_the_agent_can_be_armed(load):
     """The setting takes each of their names."""
     for name in crashpoints.AGENT_POINTS:
         load(EDGEPLANE_CRASH_AT=f"{name}:1000000")
-
-
-def test_a_lock_that_is_a_symlink_is_not_followed(tmp_path):
-    """Nothing is made at its target."""
-    (tmp_path / "agent.lock").symlink_to(tmp_path / "target")
-    with pytest.raises(StateFolderError, match="cannot be opened"):
-        exclusive.hold(tmp_path)
-    assert not (tmp_path / "target").exists()

@@ -30,6 +30,7 @@ def folder(tmp_path):
 @pytest.fixture
 def executor(folder, tmp_path):
     """Make an executor that writes there."""
+    (tmp_path / "state").mkdir()
     made = SimulatedExecutor(folder, owner=tmp_path / "state")
     yield made
     made.close()
@@ -93,7 +94,7 @@ def test_a_payload_that_grows_too_large_laid_out_is_a_failure(executor, folder):
     assert executor.execute(_request(payload=flat), Permit()).status == "success"
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=200)
 @given(
     st.recursive(
         st.none() | st.integers() | st.text('ab"\\[]{},: \n\u00e9'),
@@ -249,5 +250,10 @@ def test_drafts_are_removed_by_the_agent_that_left_them_and_no_other(executor, f
         (folder / name).write_text("draft")
     executor.recover(_request())
     assert _names(folder) == sorted([f"{prefix}r1_b~aa", ".cmdb_draft_other~r1~aa"])
-    SimulatedExecutor(folder, owner=tmp_path / "state").close()
+    (tmp_path / "another").mkdir()
+    SimulatedExecutor(folder, owner=tmp_path / "another").close()
+    assert f"{prefix}r1_b~aa" in _names(folder)
+    # A state folder is the same one under every path.
+    (tmp_path / "state").rename(tmp_path / "moved")
+    SimulatedExecutor(folder, owner=tmp_path / "moved").close()
     assert _names(folder) == [".cmdb_draft_other~r1~aa"]

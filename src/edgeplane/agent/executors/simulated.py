@@ -6,7 +6,6 @@ every name is looked up in it, no name leads out of it, and no symlink is follow
 """
 
 import errno
-import hashlib
 import os
 import secrets
 import stat
@@ -58,7 +57,7 @@ class SimulatedExecutor:
         owner: the state folder of the agent; its drafts are told by it from those of other agents
             that share the folder.
 
-    Raises OSError when the folder cannot be opened.
+    Raises OSError when one of the folders cannot be opened.
 
     """
 
@@ -66,7 +65,8 @@ class SimulatedExecutor:
 
     def __init__(self, folder: Path, *, owner: Path) -> None:
         self._folder = folder
-        tag = hashlib.sha256(os.fsencode(owner.resolve())).hexdigest()[:16]
+        place = owner.stat()  # whatever its path: agents in containers may share one
+        tag = f"{place.st_dev:x}-{place.st_ino:x}"
         self._drafts = f".cmdb_draft_{tag}~"  # no request id has a tilde in it
         self._handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._remove_drafts(self._drafts)
