@@ -29,6 +29,8 @@ class Process:
         self._cwd = cwd
         self._process: subprocess.Popen[str] | None = None
         self._lines: list[str] = []
+        self._begin = 0  #: the line its last start began with
+        self._reader: threading.Thread | None = None
 
     @property
     def pid(self) -> int:
@@ -48,6 +50,8 @@ class Process:
 
     def start(self, **env: str) -> None:
         """Start it; ``env`` adds to its environment for this start."""
+        self._read_to_the_end()
+        self._begin = len(self._lines)
         self._process = subprocess.Popen(
             self.command,
             env={**self._env, **env},
@@ -57,17 +61,19 @@ class Process:
             stdin=subprocess.DEVNULL,
             text=True,
         )
-        threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
+        self._reader.start()
 
     def wait_for(self, words: str, seconds: float = 20.0) -> None:
         """Wait until it has printed these words since its last start."""
-        seen = len(self._lines)
 
         def printed() -> bool:
-            if any(words in line for line in self._lines[max(0, seen - 50) :]):
-                return True
-            assert self.running, f"it ended: {self.output[-2000:]}"
-            return False
+            ended = not self.running
+            if ended:
+                self._read_to_the_end()
+            found = any(words in line for line in self._lines[self._begin :])
+            assert found or not ended, f"it ended: {self.output[-2000:]}"
+            return found
 
         until(printed, seconds, f"{words!r} in {self.output[-2000:]}")
 
@@ -90,6 +96,11 @@ class Process:
         """Wait until it has ended; return its exit status."""
         assert self._process is not None
         return self._process.wait(seconds)
+
+    def _read_to_the_end(self) -> None:
+        """Wait for the last words of a process that has ended."""
+        if self._reader is not None:
+            self._reader.join(5)
 
     def _read(self, process: "subprocess.Popen[str]") -> None:
         assert process.stdout is not None
@@ -203,14 +214,8 @@ class Agent(Process):
 
     def up(self, **env: str) -> "Agent":
         """Start it and wait until it listens."""
-        starts = self.output.count("Agent server running on")
         self.start(**env)
-
-        def listens() -> bool:
-            assert self.running, f"it ended: {self.output[-2000:]}"
-            return self.output.count("Agent server running on") > starts
-
-        until(listens, 20, "the agent listens")
+        self.wait_for("Agent server running on")
         return self
 
 
