@@ -2,32 +2,30 @@
 
 import http.client
 import itertools
-import queue
 import signal
-import sqlite3
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pymysql
-
+from chaos.sampler import Sampler
 from kit.checker import check
 from kit.effects import Effects
-from kit.history import Ended, History, Sampled
+from kit.history import History
 from kit.processes import Agent, ControlPlane, Process
-from kit.tables import Tables, TaskRow
+from kit.relay import Relay
+from kit.tables import Away, Tables, TaskRow
 from kit.waiting import until
 
-_SAMPLE_SECONDS = 0.05
+PATIENCE = 40.0  #: for what a repair may take; whether it was too slow, the checker says
 _PAYLOADS: dict[str, dict[str, Any]] = {
     "apply_config": {"vhost": "example.com", "upstream": ["192.168.1.1:80"]},
     "reload": {},
     "purge_cache": {"urls": ["/static/*"]},
 }
-_AWAY = (OSError, http.client.HTTPException, sqlite3.Error, pymysql.MySQLError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,28 +45,45 @@ class Stage:
         self.tables = tables
         self.history = History(folder / "history.jsonl")
         self.asked: list[Ask] = []
-        self._processes: list[Process] = []
+        self._names: dict[Process, str] = {}
         self._effects: list[Effects] = []
-        self._finished = threading.Event()
-        self._sampler: threading.Thread | None = None
+        self._relays: list[Relay] = []
+        self._streams: list[Stream] = []
+        self._sampler = Sampler(tables, self.history)
         self._numbers = itertools.count()
+        self._node_numbers = itertools.count()
 
     def agent(self, name: str = "agent", **env: str) -> Agent:
         """Start an agent, and watch its folder from before its first line."""
         agent = Agent(self.folder / name)
-        self._processes.append(agent)
+        self._names[agent] = name
         self._effects.append(Effects(agent.work, self.history))
         return agent.up(**env)
 
     def control(self, name: str = "control", settings: Any = None, **env: str) -> ControlPlane:
         """Start a control plane; ``env`` is for this start only."""
         control = ControlPlane(self.folder / name, settings)
-        self._processes.append(control)
+        self._names[control] = name
         control.up(**env)
-        if self._sampler is None:
-            self._sampler = threading.Thread(target=self._sample, daemon=True)
-            self._sampler.start()
+        self._sampler.start()
         return control
+
+    def relay(self, agent: Agent) -> Relay:
+        """Make a second way to an agent."""
+        self._relays.append(Relay(agent.port))
+        return self._relays[-1]
+
+    def nodes(
+        self, control: ControlPlane, agents: Iterable[Agent], count: int = 2, port: int = 0
+    ) -> list[int]:
+        """Register several nodes for each agent: two rows may well mean one machine."""
+        made = []
+        for agent in agents:
+            for _ in range(count):
+                name = f"n{next(self._node_numbers)}"
+                made.append(control.add_node(port or agent.port, name))
+                self.history.place(made[-1], self._names[agent], agent.work)
+        return made
 
     def asks(self, nodes: list[int], count: int) -> list[Ask]:
         """Make up creates for these nodes in turn, of every kind."""
@@ -91,7 +106,7 @@ class Stage:
         except (OSError, http.client.HTTPException, ValueError):
             return False
         if answer["code"] == 0:
-            self.history.accept(ask.request_id, answer["data"]["id"])
+            self.history.accept(ask.request_id, answer["data"]["id"], ask.node_id)
             return True
         assert answer["status"] in {429, 500, 503}, answer
         return False
@@ -103,9 +118,15 @@ class Stage:
             if ask.request_id not in known:
                 assert self.ask(control, ask), control.output[-2000:]
 
-    def stream(self, controls: list[ControlPlane], asks: list[Ask]) -> "Stream":
+    def endless(self, nodes: list[int]) -> Iterator[Ask]:
+        """Make up creates for these nodes for as long as they are taken."""
+        while True:
+            yield from self.asks(nodes, 1)
+
+    def stream(self, controls: list[ControlPlane], asks: Iterable[Ask]) -> "Stream":
         """Begin to send creates from several threads, each until it is answered."""
-        return Stream(self, controls, asks)
+        self._streams.append(Stream(self, controls, asks))
+        return self._streams[-1]
 
     def accepted(self, count: int) -> None:
         """Wait until so many creates have been answered."""
@@ -115,34 +136,41 @@ class Stage:
         """End it with SIGKILL."""
         process.kill()
         assert process.wait() == -signal.SIGKILL
-        self.history.kill(process.command[-1])
+        self.history.kill(self._names[process])
 
     def died(self, process: Process) -> None:
         """Wait until a process has died of SIGKILL by itself."""
         assert process.wait() == -signal.SIGKILL, process.output[-2000:]
-        self.history.kill(process.command[-1])
+        self.history.kill(self._names[process])
+
+    def freeze(self, process: Process) -> None:
+        """Stop it in its tracks; another stands in. Its waking up excuses nothing: tell of none."""
+        process.send(signal.SIGSTOP)
+        self.history.disturb(self._names[process])
 
     def restart(self, process: Agent | ControlPlane) -> None:
         """Start it as it was, with nothing special in its environment."""
         process.up()
-        self.history.restart(process.command[-1])
+        self.history.restart(self._names[process])
 
     def row(self, request_id: str) -> TaskRow | None:
         """Return a task's row, if it is stored."""
         return next((row for row in self.tables.tasks() if row.request_id == request_id), None)
 
-    def verdict(self, seconds: float = 40.0) -> list[str]:
+    def verdict(self, seconds: float = PATIENCE) -> list[str]:
         """Wait until every task is final, and return what is wrong so far."""
         self._all_final(seconds)
+        self._sampler.check()
         for effects in self._effects:
             effects.flush()
         return check(self.history.events, self.tables.tasks())
 
-    def finish(self, seconds: float = 40.0) -> list[str]:
+    def finish(self, seconds: float = PATIENCE) -> list[str]:
         """Wait until every task is final, end all processes, and return what is wrong."""
         self._all_final(seconds)
-        self._end_sampling()
-        left = [process for process in self._processes if process.running]
+        self._sampler.check()
+        self._sampler.stop()
+        left = [process for process in self._names if process.running]
         for process in left:
             process.send(signal.SIGTERM)
         for process in left:
@@ -152,9 +180,15 @@ class Stage:
 
     def close(self) -> None:
         """See to it that nothing of this run is left."""
-        self._end_sampling()
-        for process in self._processes:
+        for stream in self._streams:
+            stream.give_up()
+        for process in self._names:
             process.kill()
+        for stream in self._streams:
+            stream.join()
+        self._sampler.stop()
+        for relay in self._relays:
+            relay.close()
         self._stop_watching()
 
     def _all_final(self, seconds: float) -> None:
@@ -163,60 +197,60 @@ class Stage:
         with suppress(AssertionError):  # the checker says what is missing
             until(lambda: wanted <= self._final_ids(), seconds)
 
-    def _end_sampling(self) -> None:
-        self._finished.set()
-        if self._sampler is not None:
-            self._sampler.join()
-
     def _stop_watching(self) -> None:
         while self._effects:
             self._effects.pop().stop()
 
     def _final_ids(self) -> set[str]:
-        with suppress(*_AWAY):
+        with suppress(Away):
             return self.tables.final_ids()
         return set()
-
-    def _sample(self) -> None:
-        over: set[str] = set()
-        while True:
-            with suppress(*_AWAY):
-                running = self.tables.leases()
-                if running:
-                    self.history.add(Sampled(at=time.monotonic(), running=running))
-                for request_id in self.tables.final_ids() - over:
-                    over.add(request_id)
-                    self.history.add(Ended(at=time.monotonic(), request_id=request_id))
-            if self._finished.wait(_SAMPLE_SECONDS):
-                return
 
 
 class Stream:
     """Clients that send creates side by side, each to any replica, until it is answered."""
 
-    def __init__(self, stage: Stage, controls: list[ControlPlane], asks: list[Ask]) -> None:
+    def __init__(self, stage: Stage, controls: list[ControlPlane], asks: Iterable[Ask]) -> None:
         self._stage = stage
         self._controls = itertools.cycle(controls)
-        self._open: queue.SimpleQueue[Ask] = queue.SimpleQueue()
-        self._end = time.monotonic() + 60
-        for ask in asks:
-            self._open.put(ask)
+        self._asks = iter(asks)
+        self._taking = threading.Lock()
+        self._stopped = self._hopeless = False
+        self._given_up: list[Exception] = []
         self._threads = [threading.Thread(target=self._send, daemon=True) for _ in range(4)]
         for thread in self._threads:
             thread.start()
 
+    def stop(self) -> None:
+        """Take no more; what has been sent is still sent until it is answered, or given up."""
+        self._stopped = True
+
+    def give_up(self) -> None:
+        """Take no more, and send nothing again."""
+        self._stopped = self._hopeless = True
+
     def wait(self) -> None:
         """Wait until all have been answered."""
+        self.join()
+        assert not self._given_up, self._given_up
+
+    def join(self) -> None:
+        """Wait until all have been answered or given up."""
         for thread in self._threads:
             thread.join(70)
             assert not thread.is_alive()
 
     def _send(self) -> None:
-        while True:
-            try:
-                ask = self._open.get_nowait()
-            except queue.Empty:
-                return
-            while not self._stage.ask(next(self._controls), ask):
-                assert time.monotonic() < self._end, f"{ask.request_id} was never answered"
-                time.sleep(0.05)  # a client waits a little before it asks again
+        try:
+            while (ask := self._next()) is not None:
+                end = time.monotonic() + 60
+                while not self._stage.ask(next(self._controls), ask):
+                    never = self._hopeless or time.monotonic() > end
+                    assert not never, f"{ask.request_id} was never answered"
+                    time.sleep(0.05)  # a client waits a little before it asks again
+        except Exception as error:  # noqa: BLE001 (``wait`` tells of it)
+            self._given_up.append(error)
+
+    def _next(self) -> Ask | None:
+        with self._taking:
+            return None if self._stopped else next(self._asks, None)

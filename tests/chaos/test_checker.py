@@ -3,8 +3,17 @@
 import pytest
 
 from kit.checker import check
-from kit.effects import Effects
-from kit.history import Accepted, Effect, Ended, Event, History, Killed, Restarted, Sampled
+from kit.history import (
+    Accepted,
+    Disturbed,
+    Effect,
+    Ended,
+    Event,
+    Killed,
+    Placed,
+    Restarted,
+    Sampled,
+)
 from kit.tables import TaskRow
 
 
@@ -12,6 +21,7 @@ def row(**given):
     """Make a row of a task that went well."""
     values = {
         "id": 1,
+        "node_id": 7,
         "request_id": "a",
         "status": "success",
         "due_again": False,
@@ -22,11 +32,19 @@ def row(**given):
     return TaskRow(**{**values, **given})
 
 
-ACCEPTED = Accepted(at=0.0, request_id="a", task_id=1)
+PLACED = Placed(at=-1.0, node_id=7, agent="agent", folder="/work")
+OTHER = Placed(at=-1.0, node_id=8, agent="other", folder="/other")
+PLACES: list[Event] = [PLACED, OTHER]
+ACCEPTED = Accepted(at=0.0, request_id="a", task_id=1, node_id=7)
 SAMPLED = Sampled(at=0.5, running=((1, -9.0),))
 EFFECT = Effect(at=1.0, request_id="a", file="/work/cmdb_reload_a.txt")
 ENDED = Ended(at=2.0, request_id="a")
-GOOD: list[Event] = [ACCEPTED, SAMPLED, EFFECT, ENDED]
+GOOD: list[Event] = [*PLACES, ACCEPTED, SAMPLED, EFFECT, ENDED]
+
+
+def ended(at: float, *shocks: Event) -> list[Event]:
+    """Make a run in which all went well but for the time it took."""
+    return [*PLACES, ACCEPTED, EFFECT, *shocks, Ended(at=at, request_id="a")]
 
 
 def test_a_good_run_has_no_violation():
@@ -48,7 +66,8 @@ def test_a_good_run_has_no_violation():
             "a: not final, failed: refused",
         ),
         (GOOD, [row(status="failed", last_error="disk")], "a: final, failed: disk"),
-        ([ACCEPTED, ENDED], [row()], "a: 0 effects"),
+        (GOOD, [row(node_id=8)], "a: accepted for node 7, stored for node 8"),
+        ([*PLACES, ACCEPTED, ENDED], [row()], "a: 0 effects"),
         ([*GOOD, EFFECT], [row()], "a: 2 effects"),
         (
             [*GOOD, Effect(at=1.0, request_id="b", file="f")],
@@ -69,17 +88,17 @@ def test_a_good_run_has_no_violation():
         (GOOD, [row(attempts=2, numbers=(1, 3))], "a: 2 attempts, on record [1, 3]"),
         (GOOD, [row(numbers=(1, 1))], "a: 1 attempts, on record [1, 1]"),
         (
-            [ACCEPTED, EFFECT, Ended(at=15.5, request_id="a")],
+            ended(15.5),
             [row()],
             "a: open for 15.5 s while nothing was disturbed",
         ),
         (
-            [ACCEPTED, EFFECT, Restarted(at=9.0, who="x"), Ended(at=30.0, request_id="a")],
+            ended(30.0, Restarted(at=9.0, who="x")),
             [row()],
             "a: open for 21.0 s while nothing was disturbed",
         ),
         (
-            [ACCEPTED, EFFECT, SAMPLED, Sampled(at=40.0, running=())],
+            [*PLACES, ACCEPTED, EFFECT, SAMPLED, Sampled(at=40.0, running=())],
             [row()],
             "a: open for 40.0 s while nothing was disturbed",
         ),
@@ -90,33 +109,61 @@ def test_a_bad_run_is_told(events, rows, found):
     assert found in check(events, rows)
 
 
-def test_a_disturbance_begins_the_time_anew():
-    """What is killed at 9 s and back at 20 s has until 35 s."""
-    shocks: list[Event] = [Killed(at=9.0, who="x"), Restarted(at=20.0, who="x")]
-    events: list[Event] = [ACCEPTED, EFFECT, *shocks, Ended(at=34.0, request_id="a")]
-    assert check(events, [row()]) == []
+ABROAD = Effect(at=1.0, request_id="a", file="/other/cmdb_reload_a.txt")
+
+
+@pytest.mark.parametrize("events", [[*PLACES, ACCEPTED, ABROAD, ENDED], [*GOOD, ABROAD]])
+def test_an_effect_at_another_nodes_agent_is_told(events):
+    """Be it the only one or one more; alone it does not count as the one there has to be."""
+    found = check(events, [row()])
+    assert "a: an effect in /other, its node's folder is /work" in found
+    assert ("a: 0 effects" in found) is (EFFECT not in events)
+
+
+def test_an_effect_for_a_node_that_nobody_registered_is_told():
+    """A test that does not say whose folder is whose has not shown anything."""
+    events: list[Event] = [ACCEPTED, EFFECT, ENDED]
+    assert "a: an effect in /work, its node's folder is None" in check(events, [row()])
+
+
+def test_what_others_share_is_left_out_while_it_is_away():
+    """Killed at 9 s and back a minute later, it has until 15 s after that; not a moment more."""
+    shocks = (Killed(at=9.0, who="mariadbd"), Restarted(at=69.0, who="mariadbd"))
+    assert check(ended(83.9, *shocks), [row()]) == []
+    told = "a: open for 15.1 s while nothing was disturbed"
+    assert check(ended(84.1, *shocks), [row()]) == [told]
+
+
+@pytest.mark.parametrize("shock", [Killed(at=9.0, who="x"), Disturbed(at=9.0, who="x")])
+def test_one_that_is_frozen_or_never_back_is_stood_in_for_in_time(shock):
+    """Only the moment begins the time anew."""
+    assert check(ended(23.9, shock), [row()]) == []
+    told = "a: open for 15.1 s while nothing was disturbed"
+    assert check(ended(24.1, shock), [row()]) == [told]
+
+
+def test_a_task_stuck_since_its_agents_kill_is_not_excused_by_another_agents():
+    """Other agents' kills, however many, give it no grace."""
+    own = (Killed(at=1.0, who="agent"), Restarted(at=2.0, who="agent"))
+    others = [Killed(at=at, who="other") for at in (6.0, 12.0, 18.0)]
+    told = "a: open for 18.0 s while nothing was disturbed"
+    assert check(ended(20.0, *own, *others), [row()]) == [told]
+
+
+def test_what_may_wait_for_a_probe_has_as_long_as_a_probe_may_take():
+    """Two seconds more than any other, if its own agent was away."""
+    own = (Killed(at=1.0, who="agent"), Restarted(at=2.0, who="agent"))
+    assert check(ended(18.9, *own), [row()]) == []
+    told = "a: open for 17.1 s while nothing was disturbed"
+    assert check(ended(19.1, *own), [row()]) == [told]
+
+
+def test_a_kill_after_the_end_changes_nothing():
+    """A shock that a task did not live to see gives it no grace."""
+    shock = Killed(at=16.0, who="agent")
+    assert check(ended(15.5, shock), [row()]) == ["a: open for 15.5 s while nothing was disturbed"]
 
 
 def test_a_lease_lapsed_for_a_moment_is_no_violation():
     """Its rescue takes a moment."""
     assert check([*GOOD, Sampled(at=1.5, running=((1, 9.0),))], [row()]) == []
-
-
-def test_effects_are_what_appears_under_a_tasks_name(tmp_path):
-    """Made there or moved there counts, each time; drafts, folders and strangers' files do not."""
-    history = History(tmp_path / "history.jsonl")
-    folder = tmp_path / "work"
-    folder.mkdir()
-    (folder / "cmdb_reload_before.txt").write_text("")
-    effects = Effects(folder, history)
-    draft = folder / ".cmdb_draft_0~a~1"
-    for _ in range(2):
-        draft.write_text("{}")
-        draft.rename(folder / "cmdb_apply_config_a.json")
-    (folder / "cmdb_purge_cache_b.c_d.json").write_text("{}")
-    (folder / "cmdb_reload_dir.txt").mkdir()
-    (folder / "notes.txt").write_text("")
-    effects.stop()
-    seen = [event.request_id for event in history.events if isinstance(event, Effect)]
-    assert seen == ["a", "a", "b.c_d"]
-    assert (tmp_path / "history.jsonl").read_text().count('"event": "Effect"') == 3

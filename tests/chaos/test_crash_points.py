@@ -73,7 +73,7 @@ def test_a_control_plane_killed_there_loses_nothing(stage, point, passage):
     """It dies at the point; restarted, each task ends in one effect, within the bound."""
     agent = stage.agent()
     control = stage.control(EDGEPLANE_CRASH_AT=f"{point}:{passage}")
-    nodes = _nodes(control, agent)
+    nodes = stage.nodes(control, [agent])
     first = stage.asks(nodes, 1)[0]
     if point == "retry.after_commit":
         _fail_and_retry(stage, control, agent)
@@ -99,7 +99,7 @@ def test_an_agent_killed_there_does_nothing_twice(standing, point, passage):
     """It dies at the point; restarted, each task ends in one effect, within the bound."""
     stage, control = standing
     agent = stage.agent(f"{point}-{passage}", EDGEPLANE_CRASH_AT=f"{point}:{passage}")
-    nodes = _nodes(control, agent)
+    nodes = stage.nodes(control, [agent])
     stage.asks(nodes, 1 if passage == 1 else 8)
     stage.ask_all(control)
     stage.died(agent)
@@ -110,11 +110,6 @@ def test_an_agent_killed_there_does_nothing_twice(standing, point, passage):
     stage.restart(agent)
     assert stage.verdict() == []
     assert agent.stop() == 0
-
-
-def _nodes(control, agent):
-    """Register two nodes: two rows may well mean one machine."""
-    return [control.add_node(agent.port, f"n{number}-{agent.port}") for number in range(2)]
 
 
 def _fail_and_retry(stage, control, agent):

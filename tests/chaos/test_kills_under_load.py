@@ -2,11 +2,13 @@
 
 import os
 import random
+import re
 import signal
 import time
 
 import pytest
 
+from chaos.stage import PATIENCE
 from kit.waiting import until
 
 CREATES = 200
@@ -20,22 +22,15 @@ def chance():
     return random.Random(seed)
 
 
-def _nodes(control, agents):
-    """Register two nodes' rows for each agent."""
-    return [
-        control.add_node(agent.port, f"n{agent.port}-{number}")
-        for agent in agents
-        for number in range(2)
-    ]
-
-
 def _agents(stage):
     return [stage.agent(f"agent{number}") for number in range(2)]
 
 
 def _kill_at_random(stage, chance, control, victims):
     """Kill each of these in turn, somewhere in a stream of creates, and start it again at once."""
-    nodes = _nodes(control, [victim for victim in dict.fromkeys(victims) if victim is not control])
+    nodes = stage.nodes(
+        control, [victim for victim in dict.fromkeys(victims) if victim is not control]
+    )
     stream = stage.stream([control], stage.asks(nodes, CREATES))
     moments = sorted(chance.sample(range(CREATES // 10, CREATES), len(victims)))
     for moment, victim in zip(moments, victims, strict=True):
@@ -71,7 +66,7 @@ def test_the_database_killed_under_load(mariadb_stage, mortal_mariadb, chance):
     stage, settings = mariadb_stage
     agents = _agents(stage)
     control = stage.control("control", settings)
-    stream = stage.stream([control], stage.asks(_nodes(control, agents), CREATES))
+    stream = stage.stream([control], stage.asks(stage.nodes(control, agents), CREATES))
     for moment in sorted(chance.sample(range(CREATES // 10, CREATES), 2)):
         stage.accepted(moment)
         mortal_mariadb.kill()
@@ -88,7 +83,7 @@ def test_redis_killed_under_load(mariadb_stage, mortal_redis, chance):
     settings["REDIS_ADDR"] = mortal_redis.address
     agents = _agents(stage)
     controls = [stage.control(name, settings) for name in ("control1", "control2")]
-    stream = stage.stream(controls, stage.asks(_nodes(controls[0], agents), CREATES))
+    stream = stage.stream(controls, stage.asks(stage.nodes(controls[0], agents), CREATES))
     stage.accepted(chance.randrange(CREATES // 10, CREATES))
     mortal_redis.kill()
     stage.history.kill("redis-server")
@@ -106,7 +101,7 @@ def test_a_replica_killed_for_good_is_replaced_by_the_other(
         settings["REDIS_ADDR"] = mortal_redis.address
     agents = _agents(stage)
     controls = [stage.control(name, settings) for name in ("control1", "control2")]
-    stream = stage.stream(controls, stage.asks(_nodes(controls[0], agents), CREATES))
+    stream = stage.stream(controls, stage.asks(stage.nodes(controls[0], agents), CREATES))
     stage.accepted(chance.randrange(CREATES // 4, CREATES))
     stage.kill(chance.choice(controls))
     stream.wait()
@@ -114,28 +109,46 @@ def test_a_replica_killed_for_good_is_replaced_by_the_other(
 
 
 def test_a_replica_frozen_past_its_lease_harms_nobody(mariadb_stage):
-    """Another takes over what it had sent; when it wakes up, its answers are late and dropped."""
+    """Another takes over; its late sends are refused, and late answers it gets are dropped.
+
+    Of one agent it has an attempt that is carried out while it is frozen. What it sent the other is
+    on its way for so long that the agent hears of the new owner first.
+    """
     stage, settings = mariadb_stage
-    agent = stage.agent()
+    agents = _agents(stage)
+    relay = stage.relay(agents[1])
     frozen = stage.control("control1", settings)
-    nodes = _nodes(frozen, [agent])
-    asks = stage.asks(nodes, 20)
-    agent.send(signal.SIGSTOP)  # so that an attempt is out when its owner freezes
-    assert stage.ask(frozen, asks[0])
-    until(stage.tables.leases, 10, "an attempt is out")
-    frozen.send(signal.SIGSTOP)
-    stage.history.kill("the first replica, frozen")
-    agent.send(signal.SIGCONT)
+    direct = stage.nodes(frozen, agents[:1])
+    relayed = stage.nodes(frozen, agents[1:], port=relay.port)
+    relay.hold()
+    agents[0].send(signal.SIGSTOP)  # so that an attempt is out when its owner freezes
+    out = [*stage.asks(direct, 1), *stage.asks(relayed, 8)]
+    for ask in out:
+        assert stage.ask(frozen, ask)
+    held = 4  # of each node one config task and one purge; what is left queues up behind them
+    until(lambda: relay.waiting() == held, 10, "the sends are on their way")
+    until(lambda: len(stage.tables.leases()) == held + 1, 10, "all attempts are out")
+    stage.freeze(frozen)
+    agents[0].send(signal.SIGCONT)
+    relay.pass_on()
     serving = stage.control("control2", settings)
-    for ask in asks[1:]:
+    asks = stage.asks([*direct, *relayed], 20)
+    for ask in asks:
         assert stage.ask(serving, ask)
-    until(lambda: len(stage.tables.final_ids()) == len(asks), 15, "the other finished everything")
+    done = len(out) + len(asks)
+    until(lambda: len(stage.tables.final_ids()) == done, PATIENCE, "the other finished everything")
+    assert "stale epoch" not in serving.output
     frozen.send(signal.SIGCONT)
-    stage.history.restart("the first replica")
-    stream = stage.stream([frozen, serving], stage.asks(nodes, 20))
-    stream.wait()
-    until(lambda: "late results dropped: 1" in frozen.output, 10, "the late answer is dropped")
+    relay.release()
+    stage.stream([frozen, serving], stage.asks([*direct, *relayed], 20)).wait()
+    until(lambda: _late(frozen) == held + 1, PATIENCE, "the late answers are dropped")
+    assert frozen.output.count("409: stale epoch") == held
     assert stage.finish() == []
+
+
+def _late(control):
+    """Return how many results a control plane says it dropped."""
+    return sum(int(found) for found in re.findall(r"late results dropped: (\d+)", control.output))
 
 
 def test_a_replica_frozen_inside_a_transaction_is_rid_of_its_locks(mariadb_stage):
@@ -144,10 +157,10 @@ def test_a_replica_frozen_inside_a_transaction_is_rid_of_its_locks(mariadb_stage
     agents = _agents(stage)
     frozen = stage.control("control1", settings)
     serving = stage.control("control2", settings)
-    nodes = _nodes(frozen, agents)
+    nodes = stage.nodes(frozen, agents)
     serving.send(signal.SIGSTOP)  # so that what is locked is the other's
     until(lambda: stage.tables.locked_rows() == 0, 5, "no transaction is open")
-    stream = stage.stream([frozen], stage.asks(nodes, 100))
+    stream = stage.stream([frozen], stage.endless(nodes))
 
     def caught() -> bool:
         frozen.send(signal.SIGSTOP)
@@ -157,12 +170,12 @@ def test_a_replica_frozen_inside_a_transaction_is_rid_of_its_locks(mariadb_stage
         frozen.send(signal.SIGCONT)
         return False
 
-    until(caught, 20, "it is inside a transaction")
-    stage.history.kill("the first replica, frozen")
+    until(caught, PATIENCE, "it is inside a transaction")
+    stage.freeze(frozen)
+    stream.stop()
     serving.send(signal.SIGCONT)
-    until(lambda: stage.tables.locked_rows() == 0, 15, "the rows are free again")
-    until(lambda: not stage.tables.leases(), 15, "the other has taken over")
+    until(lambda: stage.tables.locked_rows() == 0, PATIENCE, "the rows are free again")
+    until(lambda: not stage.tables.leases(), PATIENCE, "the other has taken over")
     frozen.send(signal.SIGCONT)
-    stage.history.restart("the first replica")
     stream.wait()
     assert stage.finish() == []

@@ -5,7 +5,7 @@ def test_nodes_that_share_an_agent_do_not_refuse_each_other(stage):
     """Claimed in any order, every task is delivered once: no epoch is stale for another node."""
     agent = stage.agent()
     control = stage.control()
-    nodes = [control.add_node(agent.port, f"n{number}") for number in range(3)]
+    nodes = stage.nodes(control, [agent], 3)
     stage.stream([control], stage.asks(nodes, 60)).wait()
     assert stage.finish() == []
     assert {row.attempts for row in stage.tables.tasks()} == {1}

@@ -6,12 +6,25 @@ rows as they are in the end. Nothing of the product is used to judge it.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from pathlib import PurePath
+from typing import NamedTuple
 
-from kit.history import Accepted, Effect, Ended, Event, Killed, Restarted, Sampled
+from kit.history import (
+    Accepted,
+    Disturbed,
+    Effect,
+    Ended,
+    Event,
+    Killed,
+    Placed,
+    Restarted,
+    Sampled,
+)
 from kit.tables import TaskRow
 
 REPAIR_SECONDS = 15.0
+#: For what may have to wait for a probe of its node: two of them are up to 15 s apart.
+PROBE_SECONDS = REPAIR_SECONDS + 2.0
 
 
 def check(events: Sequence[Event], rows: Sequence[TaskRow]) -> list[str]:
@@ -27,17 +40,22 @@ def check(events: Sequence[Event], rows: Sequence[TaskRow]) -> list[str]:
 
 
 def lost(events: Iterable[Event], rows: Iterable[TaskRow]) -> list[str]:
-    """Find tasks a client was told of that are not there, once, under the id it was told."""
-    ids: dict[str, list[int]] = {}
+    """Find tasks a client was told of that are not there, once, as it was told, for its node."""
+    stored: dict[str, list[TaskRow]] = {}
     for row in rows:
-        ids.setdefault(row.request_id, []).append(row.id)
+        stored.setdefault(row.request_id, []).append(row)
     wrong = []
     for event in events:
-        if isinstance(event, Accepted):
-            found = ids.get(event.request_id, [])
-            if found != [event.task_id]:
-                told = f"accepted as task {event.task_id}, stored as {found or 'nothing'}"
-                wrong.append(f"{event.request_id}: {told}")
+        if not isinstance(event, Accepted):
+            continue
+        found = stored.get(event.request_id, [])
+        ids = [row.id for row in found]
+        if ids != [event.task_id]:
+            told = f"accepted as task {event.task_id}, stored as {ids or 'nothing'}"
+            wrong.append(f"{event.request_id}: {told}")
+        elif found[0].node_id != event.node_id:
+            told = f"accepted for node {event.node_id}, stored for node {found[0].node_id}"
+            wrong.append(f"{event.request_id}: {told}")
     return wrong
 
 
@@ -50,17 +68,32 @@ def unfinished(rows: Iterable[TaskRow]) -> list[str]:
     ]
 
 
-def effects(events: Iterable[Event], rows: Iterable[TaskRow]) -> list[str]:
-    """Find succeeded tasks without exactly one effect, and effects of no task."""
-    made = Counter(event.request_id for event in events if isinstance(event, Effect))
+def effects(events: Sequence[Event], rows: Iterable[TaskRow]) -> list[str]:
+    """Find succeeded tasks without exactly one effect at their node's agent, and any other effect.
+
+    Which node a task is for is what its client asked, and not what is stored.
+    """
+    folders = {event.node_id: event.folder for event in events if isinstance(event, Placed)}
+    homes = {e.request_id: folders.get(e.node_id) for e in events if isinstance(e, Accepted)}
+    made: Counter[str] = Counter()
+    wrong = []
     known = list(rows)
-    wrong = [
+    stored = {row.request_id for row in known}
+    for event in events:
+        if not isinstance(event, Effect):
+            continue
+        folder, home = str(PurePath(event.file).parent), homes.get(event.request_id)
+        if event.request_id not in stored:
+            wrong.append(f"{event.request_id}: an effect of no task")
+        elif folder != home:
+            wrong.append(f"{event.request_id}: an effect in {folder}, its node's folder is {home}")
+        else:
+            made[event.request_id] += 1
+    return wrong + [
         f"{row.request_id}: {made[row.request_id]} effects"
         for row in known
         if row.status == "success" and made[row.request_id] != 1
     ]
-    stored = {row.request_id for row in known}
-    return wrong + [f"{name}: an effect of no task" for name in made if name not in stored]
 
 
 def unowned(events: Iterable[Event]) -> list[str]:
@@ -83,21 +116,60 @@ def attempts(rows: Iterable[TaskRow]) -> list[str]:
     ]
 
 
-def slow(events: Sequence[Event]) -> list[str]:
-    """Find tasks that were open longer than a repair takes while nothing was disturbed.
+class _Shock(NamedTuple):
+    """A process was away from one time to another; at one moment only, if others stood in."""
 
-    The time between a kill and the restart that follows counts like any other: keep it short.
+    begin: float
+    end: float
+    who: str
+
+
+def slow(events: Sequence[Event]) -> list[str]:
+    """Find tasks that were open longer than a repair takes while nothing they need was disturbed.
+
+    A task needs its own node's agent and whatever is no agent; what befalls another agent gives it
+    no grace, so that one stuck by the first of several kills is not excused by the next.
     """
     over = {event.request_id: event.at for event in events if isinstance(event, Ended)}
-    shocks = [event.at for event in events if isinstance(event, Killed | Restarted)]
+    agents = {event.node_id: event.agent for event in events if isinstance(event, Placed)}
+    shocks = _shocks(events)
     last = max((event.at for event in events), default=0.0)
     wrong = []
     for event in events:
         if not isinstance(event, Accepted):
             continue
         end = over.get(event.request_id, last)
-        marks = [event.at, *(at for at in shocks if event.at < at < end), end]
-        calm = max(later - earlier for earlier, later in pairwise(marks))
-        if calm > REPAIR_SECONDS:
+        own = agents.get(event.node_id)
+        others = {agent for agent in agents.values() if agent != own}
+        felt = [shock for shock in shocks if shock.begin < end and shock.who not in others]
+        calm = _longest_calm(event.at, end, felt)
+        probed = any(shock.who == own for shock in felt)
+        if calm > (PROBE_SECONDS if probed else REPAIR_SECONDS):
             wrong.append(f"{event.request_id}: open for {calm:.1f} s while nothing was disturbed")
     return wrong
+
+
+def _shocks(events: Iterable[Event]) -> list[_Shock]:
+    """Return what befell whom, by time of beginning.
+
+    One that is killed and never back has others to stand in: only the moment counts.
+    """
+    away: dict[str, float] = {}
+    found = []
+    for event in events:
+        if isinstance(event, Killed):
+            away[event.who] = event.at
+        elif isinstance(event, Restarted):
+            found.append(_Shock(away.pop(event.who, event.at), event.at, event.who))
+        elif isinstance(event, Disturbed):
+            found.append(_Shock(event.at, event.at, event.who))
+    return sorted([*found, *(_Shock(at, at, who) for who, at in away.items())])
+
+
+def _longest_calm(begin: float, end: float, shocks: Iterable[_Shock]) -> float:
+    """Return the longest time between two times in which no shock was, given by beginning."""
+    longest, since = 0.0, begin
+    for shock in shocks:
+        longest = max(longest, shock.begin - since)
+        since = max(since, shock.end)
+    return max(longest, end - since)

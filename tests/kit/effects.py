@@ -1,7 +1,8 @@
 """Counts effects from outside: the kernel says which files appear in an agent's folder (inotify).
 
 Neither the agent nor its journal has a part in it. What counts is a file that appears under a
-task's own name, by being made there or moved there; drafts have other names.
+task's own name, by being made there or moved there, or is written again there; drafts have other
+names.
 """
 
 import ctypes
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from kit.history import Effect, History
 
-_IN_MOVED_TO, _IN_CREATE = 0x80, 0x100
+_IN_CLOSE_WRITE, _IN_MOVED_TO, _IN_CREATE = 0x8, 0x80, 0x100
 _IN_ISDIR, _IN_Q_OVERFLOW = 0x4000_0000, 0x4000
 _HEADER = struct.Struct("iIII")
 _NAME = re.compile(r"cmdb_(?:apply_config|reload|purge_cache)_(?P<request_id>.+)\.(?:json|txt)")
@@ -33,9 +34,10 @@ class Effects:
         self._folder = folder
         self._history = history
         self._lost = False
+        self._being_made: set[str] = set()  #: counted as made; the first close after is part of it
         self._draining = threading.Lock()
         self._handle = _check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
-        wanted = _IN_CREATE | _IN_MOVED_TO
+        wanted = _IN_CREATE | _IN_MOVED_TO | _IN_CLOSE_WRITE
         _check(_libc.inotify_add_watch(self._handle, os.fsencode(folder), wanted))
         self._end_read, self._end_write = os.pipe()
         self._thread = threading.Thread(target=self._watch, name="effects", daemon=True)
@@ -84,6 +86,11 @@ class Effects:
         self._lost = self._lost or bool(mask & _IN_Q_OVERFLOW)
         found = _NAME.fullmatch(name)
         if found is None or mask & _IN_ISDIR:
+            return
+        if mask & _IN_CREATE:
+            self._being_made.add(name)
+        elif mask & _IN_CLOSE_WRITE and name in self._being_made:
+            self._being_made.discard(name)
             return
         file = str(self._folder / name)
         self._history.add(Effect(at=time.monotonic(), request_id=found["request_id"], file=file))

@@ -18,11 +18,22 @@ class Accepted:
     at: float
     request_id: str
     task_id: int
+    node_id: int  #: the one the client named
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """A node was registered: what is asked of it is done by this agent, in this folder."""
+
+    at: float
+    node_id: int
+    agent: str
+    folder: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """A task's file appeared under its own name in an agent's folder."""
+    """A task's file appeared, or was written again, under its own name in an agent's folder."""
 
     at: float
     request_id: str
@@ -31,7 +42,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Killed:
-    """A process was killed, or stopped in its tracks."""
+    """A process was killed; with a ``Restarted`` later, nothing could go on without it."""
 
     at: float
     who: str
@@ -40,6 +51,14 @@ class Killed:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restarted:
     """It runs again."""
+
+    at: float
+    who: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disturbed:
+    """A process was frozen, and others are to go on without it."""
 
     at: float
     who: str
@@ -60,10 +79,10 @@ class Sampled:
     at: float
     running: tuple[tuple[int, float | None], ...]
     """Task id, and for how many seconds its lease has lapsed: negative while it lives, None where
-    the mailbox has no time at all."""
+    there is none: the mailbox has no time at all, or no owner and is not due."""
 
 
-Event = Accepted | Effect | Killed | Restarted | Ended | Sampled
+Event = Accepted | Placed | Effect | Killed | Restarted | Disturbed | Ended | Sampled
 
 
 class History:
@@ -85,17 +104,27 @@ class History:
         """Request ids that a client was answered for, and their tasks."""
         return {e.request_id: e.task_id for e in self.events if isinstance(e, Accepted)}
 
-    def accept(self, request_id: str, task_id: int) -> None:
+    def accept(self, request_id: str, task_id: int, node_id: int) -> None:
         """Note that a client got its answer."""
-        self.add(Accepted(at=time.monotonic(), request_id=request_id, task_id=task_id))
+        now = time.monotonic()
+        self.add(Accepted(at=now, request_id=request_id, task_id=task_id, node_id=node_id))
+
+    def place(self, node_id: int, agent: str, folder: Path) -> None:
+        """Note which agent a node is."""
+        now = time.monotonic()
+        self.add(Placed(at=now, node_id=node_id, agent=agent, folder=str(folder)))
 
     def kill(self, who: str) -> None:
-        """Note that a process is gone, or frozen."""
+        """Note that a process is gone."""
         self.add(Killed(at=time.monotonic(), who=who))
 
     def restart(self, who: str) -> None:
         """Note that it is back."""
         self.add(Restarted(at=time.monotonic(), who=who))
+
+    def disturb(self, who: str) -> None:
+        """Note that a process is frozen."""
+        self.add(Disturbed(at=time.monotonic(), who=who))
 
     def add(self, event: Event) -> None:
         """Append an event."""

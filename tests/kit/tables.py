@@ -7,15 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pymysql
+
 from kit.servers import MariaDB
 
-#: Each running task, and for how many seconds its node's lease has lapsed.
+#: Each running task, and for how many seconds its node's lease has lapsed. A mailbox that nobody
+#: owns is no lease: it may only be due. (A tenth: what is read may be newer than the time asked.)
 _LEASES = """
-SELECT t.id, {age} FROM agent_tasks t LEFT JOIN node_mailboxes m ON m.node_id = t.node_id
+SELECT t.id, CASE WHEN m.owner IS NULL AND {age} < -0.1 THEN NULL ELSE {age} END
+FROM agent_tasks t LEFT JOIN node_mailboxes m ON m.node_id = t.node_id
 WHERE t.status = 'running'
 """
 _SQLITE_AGE = "(julianday('now') - julianday(m.next_at)) * 86400.0"
 _MYSQL_AGE = "TIMESTAMPDIFF(MICROSECOND, m.next_at, UTC_TIMESTAMP(3)) / 1000000"
+_SQLITE_LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+#: Too many connections, going down, killed; and the client's own: cannot connect, gone, lost.
+_MYSQL_AWAY = {1040, 1053, 1927, 2002, 2003, 2006, 2013}
+
+
+class Away(Exception):
+    """The tables cannot be read just now: they are locked, or their server is away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +34,7 @@ class TaskRow:
     """A row of ``agent_tasks``, and the numbers of its rows in ``task_attempts``."""
 
     id: int
+    node_id: int
     request_id: str
     status: str
     due_again: bool  #: ``next_retry_at`` is set
@@ -44,23 +56,33 @@ class Tables:
         self._age = age
 
     @classmethod
-    def of_sqlite(cls, file: Path) -> "Tables":
-        """Read a SQLite file."""
+    def of_sqlite(cls, file: Path, seconds: float = 10.0) -> "Tables":
+        """Read a SQLite file; one that stays locked for so long is ``Away``."""
 
         def rows(sql: str) -> Sequence[Sequence[Any]]:
-            with closing(sqlite3.connect(file, timeout=10)) as connection:
-                return connection.execute(sql).fetchall()
+            try:
+                with closing(sqlite3.connect(file, timeout=seconds)) as connection:
+                    return connection.execute(sql).fetchall()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF in _SQLITE_LOCKED:
+                    raise Away(str(error)) from error
+                raise
 
         return cls(rows, _SQLITE_AGE)
 
     @classmethod
     def of_mariadb(cls, server: MariaDB, database: str) -> "Tables":
-        """Read a database of a server; it may be away: then calls raise pymysql's errors."""
+        """Read a database of a server; it may be away: then calls raise ``Away``."""
 
         def rows(sql: str) -> Sequence[Sequence[Any]]:
-            with server.connect(database) as connection, connection.cursor() as cursor:
-                cursor.execute(sql)
-                return list(cursor.fetchall())
+            try:
+                with server.connect(database) as connection, connection.cursor() as cursor:
+                    cursor.execute(sql)
+                    return list(cursor.fetchall())
+            except pymysql.MySQLError as error:
+                if error.args[0] in _MYSQL_AWAY:
+                    raise Away(str(error)) from error
+                raise
 
         return cls(rows, _MYSQL_AGE)
 
@@ -92,11 +114,13 @@ class Tables:
         for task_id, number in self._rows("SELECT task_id, number FROM task_attempts"):
             numbers.setdefault(task_id, []).append(number)
         found = self._rows(
-            "SELECT id, request_id, status, next_retry_at, attempts, last_error FROM agent_tasks"
+            "SELECT id, request_id, status, next_retry_at, attempts, last_error, node_id"
+            " FROM agent_tasks"
         )
         return [
             TaskRow(
                 id=row[0],
+                node_id=row[6],
                 request_id=row[1],
                 status=row[2],
                 due_again=row[3] is not None,
