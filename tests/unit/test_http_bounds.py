@@ -1,6 +1,7 @@
 """HTTP with bounds, over loopback sockets and with short times."""
 
 import asyncio
+import contextlib
 import json
 
 import pytest
@@ -96,7 +97,8 @@ async def test_dripping_does_not_prolong_the_time(connect, start, drop):
         writer.write(drop)
         drops += 1
         assert drops < 50
-    assert await gone == b""
+    with contextlib.suppress(ConnectionResetError):  # a drop may still have been on its way
+        assert await gone == b""
 
 
 async def test_a_body_nobody_waits_for_must_arrive_in_time_too(connect):
