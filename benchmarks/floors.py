@@ -235,6 +235,7 @@ def _new(number: int, node_ids: list[int]) -> NewTask:
         node_id=node_ids[number % len(node_ids)],
         kind=TaskKind.PURGE_CACHE,
         payload=payload,
+        payload_bytes=len(payload),
         payload_digest=payload_digest(TaskKind.PURGE_CACHE.value, payload.encode()),
         request_id=new_request_id(),
         request_id_given=False,

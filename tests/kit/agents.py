@@ -1,6 +1,7 @@
 """An agent that answers as scripted, byte by byte, on a loopback port."""
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections import deque
@@ -71,6 +72,9 @@ class Scripted:
         self._server.close()
         for writer in self.connections:
             writer.transport.abort()
+        for writer in self.connections:
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
         await self._server.wait_closed()
 
     def hang_up(self):

@@ -14,7 +14,7 @@ from fastapi import Response
 from edgeplane.api import errors, tasks
 from edgeplane.api.envelope import JSON, refuse
 from edgeplane.api.parts import Parts
-from edgeplane.model.errors import DomainError, Invalid, NotAllowed
+from edgeplane.model.errors import DomainError, Invalid, NotAllowed, TooMany
 from edgeplane.wire import MAX_BODY_BYTES
 
 Scope = MutableMapping[str, Any]
@@ -24,6 +24,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BODY_SECONDS = 30.0  #: how long a body may take to arrive
+MAX_BODIES_BYTES = 128 << 20  #: of bodies that are here and not answered yet, of all requests
 _TOO_LARGE = 413
 _TIMEOUT = 408
 _JSON = (b"content-type", JSON.encode())
@@ -39,6 +40,7 @@ class Door:
     def __init__(self, app: App, parts: Parts) -> None:
         self._app = app
         self._parts = parts
+        self._bodies = _Bodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -47,8 +49,9 @@ class Door:
             return
         request_id = secrets.token_hex(8)
         answer = _Answer(send, request_id)
+        held = _Held(self._bodies)
         try:
-            body = await _read_body(scope, receive)
+            body = await _read_body(scope, receive, held)
             if scope["path"] == tasks.CREATE_PATH and scope["method"] == "POST":
                 await self._create(scope, body, answer)
             else:
@@ -60,6 +63,8 @@ class Door:
         except Exception as error:  # noqa: BLE001 (the last stop: told and logged)
             if not answer.started:
                 await answer.whole(errors.unexpected(error, request_id))
+        finally:
+            held.release()
 
     async def _create(self, scope: Scope, body: bytes, answer: "_Answer") -> None:
         if scope["query_string"]:
@@ -67,6 +72,31 @@ class Door:
         authorization = _header(scope["headers"], b"authorization")
         created = await tasks.create_hot(self._parts, authorization, body)
         await answer.bytes(200, created)
+
+
+class _Bodies:
+    """How many bytes of bodies are here, of all requests that are under way."""
+
+    size = 0
+
+
+class _Held:
+    """One request's part of them."""
+
+    def __init__(self, bodies: _Bodies) -> None:
+        self._bodies = bodies
+        self._size = 0
+
+    def add(self, part: bytes) -> None:
+        """Count a part; raise TooMany when there is no room for it."""
+        if self._bodies.size + len(part) > MAX_BODIES_BYTES:
+            raise TooMany("too many large requests are under way", retry_after=1)
+        self._bodies.size += len(part)
+        self._size += len(part)
+
+    def release(self) -> None:
+        """Let go of all."""
+        self._bodies.size -= self._size
 
 
 class _Answer:
@@ -124,7 +154,7 @@ class _TooSlow(NotAllowed):
     status = _TIMEOUT
 
 
-async def _read_body(scope: Scope, receive: Receive) -> bytes:
+async def _read_body(scope: Scope, receive: Receive, held: _Held) -> bytes:
     """Read a body whole, within its bounds of size and time."""
     declared = _header(scope["headers"], b"content-length")
     if declared is not None and declared.isdigit() and int(declared[:12]) > MAX_BODY_BYTES:
@@ -138,6 +168,7 @@ async def _read_body(scope: Scope, receive: Receive) -> bytes:
                 size += len(part)
                 if size > MAX_BODY_BYTES:
                     raise _TooLarge(f"body: at most {MAX_BODY_BYTES} bytes")
+                held.add(part)
                 parts.append(part)
     except TimeoutError:
         raise _TooSlow(f"body: did not arrive within {BODY_SECONDS:g} s") from None

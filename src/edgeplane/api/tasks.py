@@ -134,6 +134,7 @@ def read_new(body: bytes, created_by: str) -> NewTask:
         node_id=asked.node_id,
         kind=kind,
         payload=payload.decode(),
+        payload_bytes=len(payload),
         payload_digest=payload_digest(kind.value, payload),
         request_id=check_request_id(asked.request_id or "") if given else new_request_id(),
         request_id_given=given,

@@ -10,10 +10,15 @@ from edgeplane.model.nodes import Node, NodeStatus
 from edgeplane.model.tasks import Outcome, Report, Task, TaskStatus
 from edgeplane.store import mailboxes, nodes, open_tasks, tasks
 from edgeplane.store.mailboxes import Mailbox
+from edgeplane.store.open_tasks import Queue
 from edgeplane.store.workers import Tx
 
 #: How soon a node is looked at again whose tasks found no room among this process's deliveries.
 _CROWDED = timedelta(milliseconds=50)
+#: And one of whose deep queue only a part was seen: what is due or over behind that part.
+_PARTIAL = timedelta(seconds=5)
+#: And one whose queue holds a row that only a newer version, or a person, can have written.
+_UNREADABLE = timedelta(seconds=60)
 _LOST = Report(outcome=Outcome.LOST, message="whoever had sent it is gone: asked again")
 
 
@@ -26,23 +31,30 @@ class Advance:
         self._rules = rules
         self._turn = turn
         self._moves = Moves()
+        self._room = replace(request.room)  # a turn may be run again
         self._begun: list[Task] = []
+        self._probes: set[int] = set()  #: of those begun
         self._dues: dict[int, datetime | None] = {}
 
     def run(
         self, looked_at: Mapping[int, Mailbox], claimed: set[int], reach: Mapping[int, Reach]
     ) -> None:
         """Rescue, expire and begin what is due at these nodes."""
-        queues = open_tasks.open_of_nodes(self._tx, list(looked_at))
-        machines = nodes.many(self._tx, [node_id for node_id, queue in queues.items() if queue])
-        for node_id, box in looked_at.items():
-            queue = self._rescue(queues[node_id], self._in_flight(node_id, claimed))
-            seen = reach.get(node_id)
-            if seen is not None and seen.probe is not None:
-                queue = self._share_failure(queue, seen.probe, box)
-            elif seen is not None and box.unreachable_since is not None:
-                queue = [_due_now(task, self._tx.now) for task in queue]
-            self._plan(box, queue, machines.get(node_id), probing=_probing(box, seen))
+        queues = open_tasks.open_of_nodes(self._tx, looked_at)
+        machines = nodes.many(self._tx, [n for n, queue in queues.items() if queue.tasks])
+        # Nodes that are served already must not leave nothing to those just taken.
+        for node_id in sorted(looked_at, key=lambda n: len(self._in_flight(n, claimed))):
+            ours = self._in_flight(node_id, claimed)
+            if queues[node_id].unreadable:
+                self._leave(node_id, self._tx.now + _UNREADABLE, hold=bool(ours))
+            else:
+                self._advance(
+                    looked_at[node_id],
+                    queues[node_id],
+                    machines.get(node_id),
+                    ours,
+                    reach.get(node_id),
+                )
         self._write_reach(looked_at, reach)
         self._write()
         self._turn.begun = self._deliveries(machines, looked_at)
@@ -52,11 +64,24 @@ class Advance:
         held = self._request.held.get(node_id)
         return frozenset() if held is None or node_id in claimed else held.in_flight
 
-    def _plan(
-        self, box: Mailbox, queue: Sequence[Task], node: Node | None, *, probing: bool
+    def _advance(
+        self,
+        box: Mailbox,
+        queue: Queue,
+        node: Node | None,
+        ours: frozenset[tuple[int, int]],
+        seen: Reach | None,
     ) -> None:
+        """Rescue, expire and begin at one node, and say when to look again."""
+        moved = len(self._moves.tasks)
+        waiting = self._rescue(queue.tasks, ours)
+        if seen is not None and seen.probe is not None:
+            waiting = self._share_failure(waiting, seen.probe, box)
+        elif seen is not None and box.unreachable_since is not None:
+            waiting = [_due_now(task, self._tx.now) for task in waiting]
+        probing = _probing(box, seen)
         chosen = lanes.plan(
-            queue,
+            waiting,
             lanes.Conditions(
                 now=self._tx.now,
                 limit=self._rules.max_per_node,
@@ -66,14 +91,33 @@ class Advance:
         )
         for task in chosen.expire:
             self._moves.add(task, lifecycle.expire(task, self._tx.now))
-        begin = chosen.begin[: max(0, self._request.room - len(self._begun))]
-        crowded = len(begin) < len(chosen.begin)
-        next_due = self._tx.now + _CROWDED if crowded else chosen.next_due
-        self._begun += [lifecycle.begin(task, self._tx.now) for task in begin]
-        if begin or any(task.status is TaskStatus.RUNNING for task in queue):
-            self._turn.look_again[box.node_id] = next_due
+        begun = self._begin(chosen.begin, probe=probing)
+        dues = [] if chosen.next_due is None else [chosen.next_due]
+        if begun < len(chosen.begin):
+            dues.append(self._tx.now + _CROWDED)
+        if queue.partial:
+            progress = len(self._moves.tasks) > moved
+            dues.append(self._tx.now + (_CROWDED if progress else _PARTIAL))
+        out = begun > 0 or any(task.status is TaskStatus.RUNNING for task in waiting)
+        self._leave(box.node_id, min(dues, default=None), hold=out)
+
+    def _leave(self, node_id: int, due: datetime | None, *, hold: bool) -> None:
+        """Look at a node again when it is due; until then let go of it, or hold on."""
+        if hold:
+            self._turn.look_again[node_id] = due
         else:
-            self._dues[box.node_id] = next_due
+            self._dues[node_id] = due
+
+    def _begin(self, chosen: Sequence[Task], *, probe: bool) -> int:
+        """Begin what there is room for, in order; return how many."""
+        for number, task in enumerate(chosen):
+            if not self._room.fits(task, probe=probe):
+                return number
+            self._room.take(task, probe=probe)
+            self._begun.append(lifecycle.begin(task, self._tx.now))
+            if probe:
+                self._probes.add(task.id)
+        return len(chosen)
 
     def _rescue(self, queue: Sequence[Task], ours: frozenset[tuple[int, int]]) -> list[Task]:
         """Take back what runs under nobody: its owner died, or its beginning was never heard of."""
@@ -155,6 +199,7 @@ class Advance:
                 large[task.id] if task.payload is None else task.payload,
                 machines[task.node_id],
                 looked_at[task.node_id].epoch,
+                probe=task.id in self._probes,
             )
             for task in self._begun
         ]

@@ -9,26 +9,29 @@ import asyncio
 import contextlib
 import logging
 import time
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 from random import Random
 
 from edgeplane.dispatch import runner, turns
 from edgeplane.dispatch.hints import Hints
-from edgeplane.dispatch.work import Delivery, Held, Request, Result, Rules, Turn
+from edgeplane.dispatch.holdings import Holding, Holdings, from_now
+from edgeplane.dispatch.work import Delivery, Request, Result, Room, Rules, Turn
 from edgeplane.model.errors import DatabaseAway
 from edgeplane.model.tasks import Outcome, Report, Task
 from edgeplane.observe.crashpoints import crash_point
 from edgeplane.store import mailboxes
 from edgeplane.store.database import Database
-from edgeplane.store.mailboxes import Mailbox
 from edgeplane.transport.base import AgentTransport
 
 log = logging.getLogger(__name__)
 
 MAX_CLAIM = 256  #: mailboxes taken in one turn
 MAX_RESULTS = 500  #: results settled in one turn
+MAX_PAYLOAD_BYTES_OUT = 64 << 20  #: of payload in deliveries that are out
 DRAIN_SECONDS = 10.0  #: how long a stop waits for what is out
+UNSETTLED_SECONDS = 5.0  #: until a task whose result cannot be settled is looked at again
+
+_PAUSES = (0.4, 0.8, 1.6, 2.0)  #: seconds at most between turns that failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,17 +54,6 @@ class Counters:
     rescued: int = 0
 
 
-@dataclass(slots=True)
-class _Holding:
-    """A mailbox this process holds."""
-
-    epoch: int
-    work_seq: int
-    trusted_until: float  #: monotonic; past it, somebody else may act for the node
-    in_flight: set[tuple[int, int]] = field(default_factory=set)  #: attempts: task and number
-    look_at: float | None = None  #: monotonic: when time makes something due here
-
-
 class Engine:
     """Claims, delivers, settles; started and stopped once."""
 
@@ -78,13 +70,14 @@ class Engine:
         self._hints = hints
         self._rules = rules
         self._limits = limits
-        self._holdings: dict[int, _Holding] = {}
+        self._holdings = Holdings(rules.lease.seconds)
         self._results: list[Result] = []
-        self._deliveries: set[asyncio.Task[None]] = set()
+        self._deliveries: dict[asyncio.Task[None], Delivery] = {}
         self._loop_task: asyncio.Task[None] | None = None
         self._stopping = False
+        self._careful = False  #: the last turn failed unexpectedly: one result, and no claim
         self._renew_at = 0.0
-        self._due_at = 0.0
+        self._due_at: float | None = None  #: monotonic: when something that nobody holds is due
         self._jitter = Random()  # noqa: S311 (spreads polls, guards nothing)
         self.counters = Counters()
 
@@ -117,13 +110,15 @@ class Engine:
                 await self._hints.wait(self._idle_seconds())
                 await self._turn()
                 failures = 0
+                continue
             except DatabaseAway:
-                failures += 1
-                await asyncio.sleep(self._jitter.uniform(0.1, min(2.0, 0.2 * 2**failures)))
+                pass
             except Exception:
-                failures += 1
                 log.exception("the engine's turn failed; going on")
-                await asyncio.sleep(self._jitter.uniform(0.1, min(5.0, 0.2 * 2**failures)))
+                self._careful = True
+            longest = _PAUSES[min(failures, len(_PAUSES) - 1)]
+            failures += 1
+            await asyncio.sleep(self._jitter.uniform(0.1, longest))
 
     def _idle_seconds(self) -> float:
         """How long to wait when nothing is told: until something is due, or a jittered poll."""
@@ -131,70 +126,69 @@ class Engine:
             return 0.0
         poll = self._limits.poll_seconds * self._jitter.uniform(0.8, 1.2)
         now = time.monotonic()
-        dues = [due for due in (self._due_at, self._renew_at if self._holdings else 0.0) if due]
+        dues = [self._due_at, self._renew_at if self._holdings else None]
         if not self._stopping:
-            dues += [held.look_at for held in self._holdings.values() if held.look_at is not None]
-        return max(0.0, min([poll, *(due - now for due in dues)]))
+            dues.append(self._holdings.next_look())
+        return max(0.0, min([poll, *(due - now for due in dues if due is not None)]))
 
     async def _turn(self) -> None:
         news = self._hints.take()
-        results, self._results = self._results[:MAX_RESULTS], self._results[MAX_RESULTS:]
+        most = 1 if self._careful else MAX_RESULTS
+        results, self._results = self._results[:most], self._results[most:]
         if self._results:
             self._hints.tell()
         started = time.monotonic()
         renew = bool(self._holdings) and started >= self._renew_at
-        request = self._request(results, news | self._due_nodes(started), renew=renew)
+        request = self._request(results, news | self._holdings.due(started), renew=renew)
         try:
             turn = await self._database.engine_write(
                 lambda tx: turns.take(tx, request, self._rules)
             )
-        except BaseException:
-            # Whether it was committed may be unknown: settling twice is fenced, so do it again.
-            self._results[:0] = results
+        except BaseException as error:
+            self._hints.tell(news)
+            if self._careful and results and not isinstance(error, DatabaseAway):
+                # The rest must not wait for it for ever: its task is rescued, and asked for again.
+                log.error("task %d: its result cannot be settled", results[0].task.id)  # noqa: TRY400
+                self._holdings.land(results)
+                self._holdings.leave_alone(results[0].task.node_id, UNSETTLED_SECONDS)
+            else:
+                # Whether it was committed may be unknown: settling twice is fenced: do it again.
+                self._results[:0] = results
             raise
+        self._careful = False
         if renew:
             self._renew_at = started + self._limits.renew_seconds
         self._take_in(turn, results, started, renewed=renew)
 
-    def _due_nodes(self, now: float) -> set[int]:
-        """Return the nodes held at which time made something due."""
-        return {
-            node_id
-            for node_id, holding in self._holdings.items()
-            if holding.look_at is not None and holding.look_at <= now
-        }
-
     def _request(self, results: list[Result], news: set[int], *, renew: bool) -> Request:
-        free = max(0, self._limits.max_in_flight - len(self._deliveries))
-        back: dict[int, set[tuple[int, int]]] = {}
-        for result in results:
-            back.setdefault(result.task.node_id, set()).add(result.fence)
-        held = {
-            node_id: Held(
-                holding.epoch,
-                holding.work_seq,
-                frozenset(holding.in_flight - back.get(node_id, set())),
-            )
-            for node_id, holding in self._holdings.items()
-            if renew or node_id in news or node_id in back
-        }
+        room = self._room()
+        held = self._holdings.asked(None if renew else news, results)
         return Request(
             results=results,
             held=held,
             look_at=frozenset(news & held.keys()) if not self._stopping else frozenset(),
             renew=renew,
-            claim=0 if self._stopping else min(free, MAX_CLAIM),
-            room=free,
+            claim=0 if self._stopping or self._careful else min(room.deliveries, MAX_CLAIM),
+            room=room,
             draining=self._stopping,
+        )
+
+    def _room(self) -> Room:
+        """Return what may begin beside what is out."""
+        out = list(self._deliveries.values())
+        most = self._limits.max_in_flight
+        return Room(
+            deliveries=max(0, most - len(out)),
+            payload_bytes=MAX_PAYLOAD_BYTES_OUT - sum(each.task.payload_bytes for each in out),
+            probes=max(1, most // 4) - sum(each.probe for each in out),
         )
 
     def _take_in(self, turn: Turn, results: list[Result], started: float, *, renewed: bool) -> None:
         """Bring memory in line with what was committed, and send off what began."""
-        self._land(results)
-        for node_id in turn.gone:
-            self._holdings.pop(node_id, None)
-        for node_id, box in turn.held.items():
-            self._hold(node_id, box, started, renewed=renewed)
+        self._holdings.land(results)
+        if not self._holdings:
+            self._renew_at = started + self._limits.renew_seconds
+        self._holdings.take_in(turn, started, renewed=renewed)
         self._note_due(turn)
         self._count(turn)
         if turn.settled:
@@ -206,33 +200,13 @@ class Engine:
         if turn.more:
             self._hints.tell()
 
-    def _land(self, results: list[Result]) -> None:
-        for result in results:
-            if holding := self._holdings.get(result.task.node_id):
-                holding.in_flight.discard(result.fence)
-
-    def _hold(self, node_id: int, box: Mailbox, started: float, *, renewed: bool) -> None:
-        holding = self._holdings.get(node_id)
-        trusted = started + self._rules.lease.seconds
-        if holding is None or holding.epoch != box.epoch:
-            if not self._holdings:
-                self._renew_at = started + self._limits.renew_seconds
-            self._holdings[node_id] = _Holding(box.epoch, box.work_seq, trusted)
-            return
-        holding.work_seq = box.work_seq
-        if renewed:
-            holding.trusted_until = trusted
-
     def _note_due(self, turn: Turn) -> None:
         now = time.monotonic()
-        if self._due_at <= now:
-            self._due_at = 0.0
+        if self._due_at is not None and self._due_at <= now:
+            self._due_at = None
         if turn.next_due is not None:
-            due = _from_now(turn.next_due, turn, now)
+            due = from_now(turn.next_due, turn, now)
             self._due_at = min(self._due_at or due, due)
-        for node_id, next_due in turn.look_again.items():
-            if holding := self._holdings.get(node_id):
-                holding.look_at = None if next_due is None else _from_now(next_due, turn, now)
 
     def _count(self, turn: Turn) -> None:
         self.counters.turns += 1
@@ -244,34 +218,36 @@ class Engine:
             log.info("late results dropped: %d, tasks rescued: %d", turn.late, turn.rescued)
 
     def _send_off(self, delivery: Delivery) -> None:
-        holding = self._holdings[delivery.task.node_id]
+        holding = self._holdings.of(delivery.task)
         holding.in_flight.add((delivery.task.id, delivery.task.attempts))
         running = asyncio.create_task(self._deliver(delivery, holding))
-        self._deliveries.add(running)
-        running.add_done_callback(self._deliveries.discard)
+        self._deliveries[running] = delivery
 
-    async def _deliver(self, delivery: Delivery, holding: _Holding) -> None:
+    async def _deliver(self, delivery: Delivery, holding: Holding) -> None:
+        try:
+            report = await self._report(delivery, holding)
+            _tell(delivery.task, report)
+            self._results.append(Result(delivery, report))
+        finally:
+            # Before the engine is woken, or it would find the place still taken.
+            current = asyncio.current_task()
+            assert current is not None
+            del self._deliveries[current]
+            self._hints.tell()
+
+    async def _report(self, delivery: Delivery, holding: Holding) -> Report:
         task = delivery.task
         try:
             if time.monotonic() < holding.trusted_until:
-                report = await runner.deliver(self._transport, delivery)
-            else:
-                why = "the lease lapsed before the task was sent"
-                report = Report(outcome=Outcome.LOST, message=why)
+                return await runner.deliver(self._transport, delivery)
         except Exception as error:
             log.exception("delivery of task %d failed", task.id)
-            report = Report(
+            return Report(
                 outcome=Outcome.UNANSWERED,
                 message=f"delivery failed inside the control plane: {type(error).__name__}",
             )
-        _tell(task, report)
-        self._results.append(Result(delivery, report))
-        self._hints.tell()
-
-
-def _from_now(due: datetime, turn: Turn, now: float) -> float:
-    """Turn a time of the database's clock into one of this machine's monotonic clock."""
-    return now + max(0.0, (due - turn.now).total_seconds())
+        why = "the lease lapsed before the task was sent"
+        return Report(outcome=Outcome.LOST, message=why)
 
 
 def _tell(task: Task, report: Report) -> None:

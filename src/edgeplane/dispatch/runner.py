@@ -1,5 +1,6 @@
 """The delivery of one task: send it to its node, and say in one report what came of it."""
 
+import time
 from collections.abc import Iterator
 
 from msgspec import Raw
@@ -22,6 +23,8 @@ from edgeplane.wire import ExecuteRequest
 
 #: The agent keeps the task's own time limit; ours allows for the way there and back.
 GRACE_SECONDS = 1.0
+#: A node's further addresses are tried within this long: a probe must not outlast its interval.
+ADDRESSES_SECONDS = 10.0
 
 _OUTCOMES: dict[type[TransportError], Outcome] = {
     Unreachable: Outcome.UNREACHABLE,
@@ -46,7 +49,11 @@ async def deliver(transport: AgentTransport, delivery: Delivery) -> Report:
         epoch=delivery.epoch,
     )
     failures: list[str] = []
+    begun = time.monotonic()
     for address in addresses(delivery.node):
+        if failures and time.monotonic() - begun > ADDRESSES_SECONDS:
+            failures.append(f"{address} and what follows: not tried, out of time")
+            break
         try:
             reply = await transport.deliver(address, request, task.timeout_seconds + GRACE_SECONDS)
         except Unreachable as error:

@@ -28,6 +28,7 @@ class Delivery:
     payload: str
     node: Node
     epoch: int
+    probe: bool = False  #: it finds out whether a node that was not reached is back
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,29 @@ class Rules:
     max_per_node: int
 
 
+@dataclass(slots=True, kw_only=True)
+class Room:
+    """What may still begin in this process; taken from as deliveries begin."""
+
+    deliveries: int = 1 << 30
+    payload_bytes: int = 1 << 40
+    probes: int = 1 << 30  #: of the deliveries: nodes that are gone must not take all there is
+
+    def fits(self, task: Task, *, probe: bool) -> bool:
+        """Whether there is room for a delivery of this task."""
+        return (
+            self.deliveries > 0
+            and self.payload_bytes >= task.payload_bytes
+            and not (probe and self.probes <= 0)
+        )
+
+    def take(self, task: Task, *, probe: bool) -> None:
+        """Give a delivery of this task its room."""
+        self.deliveries -= 1
+        self.payload_bytes -= task.payload_bytes
+        self.probes -= probe
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What one turn is to do."""
@@ -67,7 +91,7 @@ class Request:
     look_at: frozenset[int]  #: those of them with news
     renew: bool  #: extend all leases, and see whether others brought work
     claim: int  #: how many further mailboxes may be taken
-    room: int = 1 << 30  #: how many further deliveries may begin
+    room: Room = field(default_factory=Room)
     draining: bool = False  #: only settle: nothing begins any more
 
 

@@ -1,8 +1,9 @@
 """Which of a node's open tasks may begin now, and when to look again: the order of work at a node.
 
 Config tasks run one at a time, oldest first: the head of the lane is served or waited for, and
-nothing overtakes it, so an older config never follows a newer one. Purges wait for nobody. A node
-that could not be reached gets one probe, its oldest task, whatever is queued.
+nothing overtakes it, so an older config never follows a newer one. Purges wait for nobody, and
+however many there are, they leave the head of the config lane its place. A node that could not be
+reached gets one probe, its oldest task, whatever is queued.
 """
 
 from collections.abc import Sequence
@@ -64,17 +65,19 @@ def _due(task: Task) -> datetime:
 
 
 def _heads(waiting: Sequence[Task], running: Sequence[Task]) -> list[Task]:
-    """Return those whose turn it is: every purge, and the oldest config task if none is running."""
-    heads = [task for task in waiting if lane_of(task.kind) is Lane.PURGE]
-    if not any(lane_of(task.kind) is Lane.CONFIG for task in running):
-        heads += [task for task in waiting if lane_of(task.kind) is Lane.CONFIG][:1]
-    return sorted(heads, key=lambda task: task.id)
+    """Return those whose turn it is: the oldest config task if none is running, every purge."""
+    purges = [task for task in waiting if lane_of(task.kind) is Lane.PURGE]
+    if any(lane_of(task.kind) is Lane.CONFIG for task in running):
+        return purges
+    return [task for task in waiting if lane_of(task.kind) is Lane.CONFIG][:1] + purges
 
 
 def _in_order(
     waiting: Sequence[Task], running: Sequence[Task], now: datetime, limit: int
 ) -> tuple[Task, ...]:
     due = [task for task in _heads(waiting, running) if _due(task) <= now]
+    if limit == 1:  # the one place there is goes round by age
+        due.sort(key=lambda task: task.id)
     return tuple(due[: max(0, limit - len(running))])
 
 

@@ -67,6 +67,7 @@ class Task:
     payload: (
         str | None
     )  #: the JSON text as it was accepted; None where a list leaves out a large one
+    payload_bytes: int  #: its length in UTF-8, whether it is here or not
     status: TaskStatus
     attempts: int  #: deliveries begun; also the fence: only the last one may settle
     counted_attempts: int  #: those that use up ``max_attempts``
@@ -101,6 +102,7 @@ class NewTask:
     node_id: int
     kind: TaskKind
     payload: str
+    payload_bytes: int
     payload_digest: bytes
     request_id: str
     request_id_given: bool  #: by the client: then the same id may come again

@@ -13,6 +13,7 @@ from edgeplane.store.database import Database
 MAX_BATCH = 128  #: tasks in one transaction
 MAX_BATCH_BYTES = 4 << 20  #: of payload; a statement must fit the server's packet limit
 MAX_WAITING = 4096  #: tasks that may wait for a commit
+MAX_WAITING_BYTES = 64 << 20  #: and of payload
 
 
 class Intake:
@@ -22,6 +23,7 @@ class Intake:
         self._database = database
         self._tell = tell
         self._waiting: deque[tuple[NewTask, asyncio.Future[Task]]] = deque()
+        self._waiting_bytes = 0
         self._storing: asyncio.Task[None] | None = None
 
     async def submit(self, asked: NewTask) -> Task:
@@ -34,10 +36,12 @@ class Intake:
             DatabaseError: it was not stored, or (DatabaseAway) that is not known.
 
         """
-        if len(self._waiting) >= MAX_WAITING:
+        full = len(self._waiting) >= MAX_WAITING
+        if full or self._waiting_bytes + asked.payload_bytes > MAX_WAITING_BYTES:
             raise TooMany("too many tasks are waiting to be stored", retry_after=1)
         future: asyncio.Future[Task] = asyncio.get_running_loop().create_future()
         self._waiting.append((asked, future))
+        self._waiting_bytes += asked.payload_bytes
         if self._storing is None:
             self._storing = asyncio.create_task(self._store(), name="intake")
         return await future
@@ -53,10 +57,11 @@ class Intake:
         batch: list[tuple[NewTask, asyncio.Future[Task]]] = []
         size = 0
         while self._waiting and len(batch) < MAX_BATCH:
-            size += len(self._waiting[0][0].payload)
+            size += self._waiting[0][0].payload_bytes
             if batch and size > MAX_BATCH_BYTES:
                 break
             batch.append(self._waiting.popleft())
+            self._waiting_bytes -= batch[-1][0].payload_bytes
         return batch
 
     async def _store_batch(self, batch: list[tuple[NewTask, "asyncio.Future[Task]"]]) -> None:

@@ -68,6 +68,10 @@ def _update(tx: Tx, node_id: int, change: NodeChange) -> Node:
         sub_ips=old.sub_ips if change.sub_ips is None else change.sub_ips,
     )
     nodes.change(tx, node_id, new)
+    if (new.main_ip, new.agent_port, new.sub_ips) != (old.main_ip, old.agent_port, old.sub_ips):
+        # Whoever was not reached was looked for somewhere else.
+        tasks.pull_forward(tx, [node_id])
+        mailboxes.note_reach(tx, [node_id], reached=True)
     mailboxes.mark_work(tx, [node_id])
     return _there(tx, node_id)
 

@@ -8,10 +8,11 @@ from edgeplane.auth.rbac import Principal
 from edgeplane.auth.throttle import LoginThrottle
 from edgeplane.auth.tokens import Tokens
 from edgeplane.model.clock import rfc3339
-from edgeplane.model.errors import BadCredentials, Unauthenticated
+from edgeplane.model.errors import AlreadyExists, BadCredentials, Unauthenticated
 from edgeplane.model.users import Role, User, check_password, check_username
 from edgeplane.store import users
 from edgeplane.store.database import Database
+from edgeplane.store.workers import Tx
 
 #: How long a caller's standing is remembered: a user disabled elsewhere is out within this time.
 STANDING_SECONDS = 2.0
@@ -63,10 +64,19 @@ async def ensure_admin(database: Database, password: str | None) -> str | None:
         return None
     made = None if password else secrets.token_urlsafe(12)
     stored = await passwords.make_hash(password or made or "")
-    await database.write(
-        lambda tx: None if users.count(tx) else users.add(tx, "admin", stored, Role.ADMIN)
-    )
-    return made
+    added = await database.write(lambda tx: _add_first(tx, stored))
+    return made if added else None
+
+
+def _add_first(tx: Tx, stored: str) -> bool:
+    """Add the first user, unless another replica has just done so."""
+    if users.count(tx):
+        return False
+    try:
+        users.add(tx, "admin", stored, Role.ADMIN)
+    except AlreadyExists:
+        return False
+    return True
 
 
 class Sessions:

@@ -20,6 +20,7 @@ _CONVERSIONS = {**conversions, FIELD_TYPE.DATETIME: datetime.fromisoformat}
 
 _SQLITE_SHARE = 64  #: works that may share a commit
 _READERS = 4
+_STATEMENT_SECONDS = 10.0
 
 
 class Database:
@@ -72,8 +73,12 @@ class Database:
         self.engine.dispose()
 
 
-def make_engine(url: URL) -> Engine:
-    """Make an engine whose connections are durable, strict and in UTC."""
+def make_engine(url: URL, *, seconds: float = _STATEMENT_SECONDS) -> Engine:
+    """Make an engine whose connections are durable, strict and in UTC.
+
+    ``seconds`` is how long MariaDB may take to answer a statement: one whose host is gone must not
+    hold up the engine for longer than a repair may take.
+    """
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url)
     return create_engine(
@@ -85,8 +90,8 @@ def make_engine(url: URL) -> Engine:
         connect_args={
             "conv": _CONVERSIONS,
             "connect_timeout": 5,
-            "read_timeout": 60,
-            "write_timeout": 60,
+            "read_timeout": seconds,
+            "write_timeout": seconds,
             # A client that froze, or whose machine is gone, must not hold rows until TCP notices:
             # MariaDB ends its transaction. (MySQL has no such setting, and skips the comment.)
             "init_command": "SET time_zone = '+00:00', innodb_lock_wait_timeout = 5,"

@@ -1,84 +1,110 @@
 """The open tasks of nodes: what the engine looks at when it decides what begins."""
 
-from collections.abc import Sequence
-from itertools import product
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, case, null, select, union_all
+from sqlalchemy import ColumnElement, Select, bindparam, case, literal, null, or_, select, union
 
-from edgeplane.model.tasks import Lane, Task
+from edgeplane.model.tasks import Lane, Task, TaskKind, TaskStatus
 from edgeplane.store import tasks
 from edgeplane.store.prepared import Items, Prepared
 from edgeplane.store.rows import agent_tasks
-from edgeplane.store.types import ByteLength
 from edgeplane.store.workers import Tx
 
-#: So many open tasks of a node are looked at per lane: a long queue costs what a short one costs.
+log = logging.getLogger(__name__)
+
+#: So many open tasks of a deep queue are looked at per lane: it costs what a short one costs.
 OPEN_WINDOW = 64
+#: A queue of so many is deep; so many rows are read at once.
+DEEP = 512
 #: Payloads up to this many bytes come along; larger ones are fetched for those that begin.
 _SMALL_PAYLOAD = 4096
 _CHUNK = 64  #: nodes per statement
-#: Up to so many rows a plain range of the index serves; a chunk with more is read lane by lane.
-_PLAIN = 512
 
 _T = agent_tasks.c
 
 
-def _small_payload() -> ColumnElement[Any]:
-    small = ByteLength(_T.payload) <= bindparam("small", _SMALL_PAYLOAD)
-    return case((small, _T.payload)).label("payload")
+@dataclass(slots=True)
+class Queue:
+    """What is open at a node, oldest first; all of it, or (``partial``) what may matter now."""
+
+    tasks: list[Task] = field(default_factory=list)
+    partial: bool = False
+    unreadable: bool = False  #: a row says what this version does not understand
+
+
+def _fields() -> tuple[Any, ...]:
+    small = _T.payload_bytes <= bindparam("small", _SMALL_PAYLOAD)
+    return (*tasks.FIELDS, case((small, _T.payload)).label("payload"), null().label("result"))
 
 
 def _plain(items: Items) -> Select[Any]:
     """Select the open tasks of nodes: one range of the index for each node."""
     return (
-        select(*tasks.FIELDS, _small_payload(), null().label("result"))
+        select(*_fields())
         .where(_T.node_id.in_(items.named("nodes")), _T.lane.is_not(None))
         .order_by(_T.node_id, _T.lane, _T.id)
-        .limit(_PLAIN)
+        .limit(DEEP)
     )
 
 
-def _windowed(items: Items) -> Select[Any]:
-    """Select the oldest open tasks of pairs of node and lane: a short range of the index each."""
-    parts = [
-        select(_T.id)
-        .where(_T.node_id == node, _T.lane == lane)
-        .order_by(_T.id)
-        .limit(OPEN_WINDOW)
-        .subquery()
-        for node, lane in zip(items.named("nodes"), items.named("lanes"), strict=True)
-    ]
-    ids = union_all(*(select(part.c.id) for part in parts)).subquery()
-    return select(*tasks.FIELDS, _small_payload(), null().label("result")).join_from(
-        ids, agent_tasks, _T.id == ids.c.id
+def _windowed(_: Items) -> Select[Any]:
+    """Select of one deep queue: what runs, the oldest config tasks, what is due or has expired."""
+    now: ColumnElement[Any] = bindparam("now")
+    node = _T.node_id == bindparam("node")
+    waits, expired = _T.status != TaskStatus.RUNNING.value, _T.deadline_at <= now
+    due = or_(_T.next_retry_at.is_(None), _T.next_retry_at <= now, expired)
+    config, purge = _T.lane == Lane.CONFIG.value, _T.lane == Lane.PURGE.value
+    running = select(_T.id).where(
+        node,
+        _T.type.in_([literal(kind.value) for kind in TaskKind]),
+        _T.status == TaskStatus.RUNNING.value,
     )
+    parts = [running, _oldest(node, config), _oldest(node, config, waits, expired)]
+    parts.append(_oldest(node, purge, waits, due))
+    ids = union(*(select(part.subquery().c.id) for part in parts)).subquery()
+    return select(*_fields()).join_from(ids, agent_tasks, _T.id == ids.c.id)
+
+
+def _oldest(*conditions: ColumnElement[bool]) -> Select[Any]:
+    return select(_T.id).where(*conditions).order_by(_T.id).limit(OPEN_WINDOW)
 
 
 PLAIN = Prepared(_plain)
 WINDOWED = Prepared(_windowed)
 
 
-def open_of_nodes(tx: Tx, node_ids: Sequence[int]) -> dict[int, list[Task]]:
-    """Return the oldest open tasks of each node, oldest first, at least ``OPEN_WINDOW`` a lane."""
-    found: dict[int, dict[int, Task]] = {node_id: {} for node_id in node_ids}
-    for start in range(0, len(node_ids), _CHUNK):
-        for row in _rows(tx, node_ids[start : start + _CHUNK]):
-            task = tasks.task_of(row)
-            found[task.node_id][task.id] = task  # a list padded to its width names some twice
-    return {
-        node_id: sorted(open_ones.values(), key=lambda task: task.id)
-        for node_id, open_ones in found.items()
-    }
+def open_of_nodes(tx: Tx, node_ids: Iterable[int]) -> dict[int, Queue]:
+    """Return what is open at each of these nodes."""
+    left = sorted(node_ids)
+    found = {node_id: Queue() for node_id in left}
+    while left:
+        chunk = left[:_CHUNK]
+        rows = PLAIN.rows(tx, nodes=chunk)
+        if len(rows) < DEEP:
+            _fill(found, rows)
+            left = left[_CHUNK:]
+            continue
+        cut = rows[-1][1]  # of the last node there may be more; those before it are whole
+        whole = [row for row in rows if row[1] != cut]
+        _fill(found, whole)
+        left = left[left.index(cut) :]
+        if not whole:
+            found[cut].partial = True
+            _fill(found, WINDOWED.rows(tx, {"node": cut, "now": tx.now}))
+            left = left[1:]
+    return found
 
 
-def _rows(tx: Tx, node_ids: Sequence[int]) -> list[Any]:
-    rows = PLAIN.rows(tx, nodes=node_ids)
-    if len(rows) < _PLAIN:
-        return rows
-    pairs = list(product(node_ids, Lane))
-    return WINDOWED.rows(
-        tx,
-        nodes=[node_id for node_id, _ in pairs],
-        lanes=[lane.value for _, lane in pairs],
-    )
+def _fill(found: dict[int, Queue], rows: Sequence[Any]) -> None:
+    for row in rows:
+        queue = found[row[1]]
+        try:
+            queue.tasks.append(tasks.task_of(row))
+        except (ValueError, TypeError) as error:
+            log.error("task %s at node %s cannot be read: %s", row[0], row[1], error)  # noqa: TRY400
+            queue.unreadable = True
+    for node_id in {row[1] for row in rows}:
+        found[node_id].tasks.sort(key=lambda task: task.id)

@@ -100,6 +100,7 @@ agent_tasks = Table(
     Column("node_id", Id, nullable=False),
     Column("type", exact(32), nullable=False),
     Column("payload", PayloadText, nullable=False),
+    Column("payload_bytes", Integer, nullable=False),
     Column("payload_digest", Digest, nullable=False),
     Column("status", exact(16), nullable=False),
     Column("lane", exact(16)),  # NULL once the task is final: it has left its lane

@@ -15,7 +15,6 @@ from edgeplane.model.paging import TOTAL_CAP, Page, PageRequest, cut_page
 from edgeplane.model.tasks import Task, TaskKind, TaskStatus
 from edgeplane.store import tasks
 from edgeplane.store.rows import agent_tasks
-from edgeplane.store.types import ByteLength
 from edgeplane.store.workers import Tx
 
 #: A list leaves out payloads above this many bytes; the task itself always has its own.
@@ -85,5 +84,4 @@ def _branches(wanted: TaskFilter) -> list[list[ColumnElement[bool]]]:
 
 
 def _listed_payload() -> ColumnElement[Any]:
-    size = ByteLength(_T.payload)
-    return case((size <= LISTED_PAYLOAD_BYTES, _T.payload)).label("payload")
+    return case((_T.payload_bytes <= LISTED_PAYLOAD_BYTES, _T.payload)).label("payload")

@@ -12,7 +12,6 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
-    insert,
     or_,
     select,
     update,
@@ -59,6 +58,7 @@ FIELDS = (
     _T.started_at,
     _T.finished_at,
     _T.updated_at,
+    _T.payload_bytes,
 )
 
 
@@ -80,6 +80,7 @@ _NEW = (
     "node_id",
     "type",
     "payload",
+    "payload_bytes",
     "payload_digest",
     "status",
     "lane",
@@ -135,8 +136,7 @@ def insert_new(tx: Tx, tasks: Sequence[NewTask]) -> dict[str, Task]:
     Ids grow in the order given: it is the order in which a node's lane serves them. One whose
     request id exists already is passed over, and not returned.
     """
-    statement = _INSERT["sqlite" if tx.dialect == "sqlite" else "mysql"]
-    statement.change_many(tx, [_new_row(task, tx) for task in tasks])
+    _INSERT[_upserts(tx)].change_many(tx, [_new_row(task, tx) for task in tasks])
     rows = _IDS.rows(tx, requests=[task.request_id for task in tasks])
     ids = dict(map(tuple, rows))
     return {task.request_id: _fresh(task, ids[task.request_id], tx) for task in tasks}
@@ -248,7 +248,23 @@ _WAITING_FOR_NODE = Prepared(
     )
 )
 _ATTEMPT_COLUMNS = ("task_id", "number", "begun_at", "ended_at", "outcome", "message")
-_ATTEMPT = Prepared(lambda _: insert(task_attempts).values(_named(_ATTEMPT_COLUMNS)))
+#: One that is on record stays as it is: only a hand in the tables can have made its number again.
+_ATTEMPT = {
+    "sqlite": Prepared(
+        lambda _: (
+            sqlite_insert(task_attempts)
+            .values(_named(_ATTEMPT_COLUMNS))
+            .on_conflict_do_nothing(index_elements=["task_id", "number"])
+        )
+    ),
+    "mysql": Prepared(
+        lambda _: (
+            mysql_insert(task_attempts)
+            .values(_named(_ATTEMPT_COLUMNS))
+            .on_duplicate_key_update(number=_A.number)
+        )
+    ),
+}
 
 
 def write_begun(tx: Tx, tasks: Sequence[Task]) -> None:
@@ -299,7 +315,7 @@ def pull_forward(tx: Tx, node_ids: Sequence[int]) -> None:
 def add_attempts(tx: Tx, attempts: Sequence[Attempt]) -> None:
     """Append attempts that ended."""
     if attempts:
-        _ATTEMPT.change_many(tx, [_attempt_row(attempt) for attempt in attempts])
+        _ATTEMPT[_upserts(tx)].change_many(tx, [_attempt_row(attempt) for attempt in attempts])
 
 
 def attempts_of(tx: Tx, task_id: int) -> list[Attempt]:
@@ -323,11 +339,17 @@ def _named(columns: Iterable[str]) -> dict[str, Any]:
     return {column: bindparam(f"v_{column}") for column in columns}
 
 
+def _upserts(tx: Tx) -> str:
+    """Name the dialect whose words for an insert that may find its row a database knows."""
+    return "sqlite" if tx.dialect == "sqlite" else "mysql"
+
+
 def _new_row(task: NewTask, tx: Tx) -> dict[str, Any]:
     return {
         "v_node_id": task.node_id,
         "v_type": task.kind.value,
         "v_payload": task.payload,
+        "v_payload_bytes": task.payload_bytes,
         "v_payload_digest": task.payload_digest,
         "v_status": TaskStatus.PENDING.value,
         "v_lane": lane_of(task.kind).value,
@@ -352,6 +374,7 @@ def _fresh(task: NewTask, task_id: int, tx: Tx) -> Task:
         node_id=task.node_id,
         kind=task.kind,
         payload=task.payload,
+        payload_bytes=task.payload_bytes,
         status=TaskStatus.PENDING,
         attempts=0,
         counted_attempts=0,
@@ -424,8 +447,9 @@ def task_of(row: Sequence[Any]) -> Task:
         started_at=moment(row[17]),
         finished_at=moment(row[18]),
         updated_at=_time(row[19]),
-        payload=row[20],
-        result=row[21],
+        payload_bytes=row[20],
+        payload=row[21],
+        result=row[22],
     )
 
 

@@ -1,13 +1,10 @@
-"""The few differences between the dialects: times, identifiers, exact text, lengths."""
+"""The few differences between the dialects: times, identifiers, exact text."""
 
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, Dialect, Integer, LargeBinary, String, Text
 from sqlalchemy.dialects import mysql
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 #: Ids: BIGINT, and on SQLite the INTEGER that a row id must be.
@@ -29,19 +26,6 @@ def name(length: int) -> TypeEngine[str]:
     return String(length).with_variant(
         mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
     )
-
-
-class ByteLength(FunctionElement[int]):
-    """The length of a text in bytes: SQLite's ``length`` alone counts characters."""
-
-    type = Integer()
-    inherit_cache = True
-
-
-@compiles(ByteLength)
-def _byte_length(element: ByteLength, compiler: SQLCompiler, **options: Any) -> str:
-    text = compiler.process(element.clauses, **options)
-    return f"length({f'CAST({text} AS BLOB)' if compiler.dialect.name == 'sqlite' else text})"
 
 
 class UtcDateTime(TypeDecorator[datetime]):

@@ -134,7 +134,10 @@ class Worker:
             try:
                 connection = connection or self._engine.connect()
                 self._transact(connection, group)
-            except _FAULTS as error:
+            except Exception as error:  # noqa: BLE001 (the thread must outlive whatever it is)
+                if not isinstance(error, _FAULTS):
+                    _fail(group, error)
+                    return _abandon(connection)
                 connection = _dispose(connection, error)
                 away += _is_away(error)
                 harmless = _is_away(error) and _may_repeat(group, reused=reused)
@@ -244,9 +247,15 @@ def _fail(group: list[_Work], error: BaseException) -> None:
 def _dispose(connection: Connection | None, error: BaseException) -> Connection | None:
     if connection is None or not _is_away(error):
         return connection
-    with suppress(*_FAULTS):
-        connection.invalidate()
-        connection.close()
+    return _abandon(connection)
+
+
+def _abandon(connection: Connection | None) -> Connection | None:
+    """End a connection whose state nobody knows; the next work makes its own."""
+    if connection is not None:
+        with suppress(Exception):
+            connection.invalidate()
+            connection.close()
     return None
 
 

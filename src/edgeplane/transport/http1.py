@@ -6,6 +6,7 @@ was sent and not answered.
 """
 
 import asyncio
+import select
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -55,12 +56,20 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reading: _Reading | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self.used = False  #: it has carried a request before
+        self.idle_since = 0.0  #: monotonic: when its last answer was in
 
     @property
     def open(self) -> bool:
         """Whether a request may be sent on it."""
         return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing waits in the kernel: an agent that hung up a moment ago shows there."""
+        assert self._transport is not None
+        waiting = select.poll()
+        waiting.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not waiting.poll(0)
 
     def send(self, message: bytes, seconds: float) -> "asyncio.Future[Answer]":
         """Send a request; the future brings its answer, ConnectionEnded, or TimeoutError."""
@@ -157,7 +166,6 @@ class Connection(asyncio.Protocol):
             return
         self._reading = None
         reading.timer.cancel()
-        self.used = True
         if not reading.future.done():
             keep_alive = self._parser.should_keep_alive()
             body = b"".join(reading.parts)

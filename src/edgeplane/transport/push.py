@@ -5,7 +5,10 @@ are not read, so the bearer token goes nowhere else.
 """
 
 import asyncio
+import errno
 import os
+import resource
+import time
 from collections import OrderedDict
 from ssl import SSLContext
 
@@ -25,6 +28,8 @@ from edgeplane.transport.http1 import Answer, Connection, ConnectionEnded
 from edgeplane.wire import EXECUTE_PATH, MAX_REPLY_BYTES, Envelope, ExecuteReply, ExecuteRequest
 
 MAX_IDLE_CONNECTIONS = 16_000
+#: Shorter than an agent keeps them (two minutes): what it ended in silence is not sent on.
+IDLE_SECONDS = 100.0
 _OK = 200
 _PASSING = {408, 429}  #: the request came too slowly; there were too many
 _SERVER_ERROR = 500
@@ -49,6 +54,7 @@ class PushTransport:
         self._tls = tls
         self._idle: OrderedDict[Address, list[Connection]] = OrderedDict()
         self._idle_count = 0
+        self._max_idle = _idle_limit()
         self.connections_made = 0
         self.requests_sent = 0
 
@@ -66,10 +72,8 @@ class PushTransport:
 
     async def close(self) -> None:
         """End all idle connections."""
-        while self._idle:
-            for connection in self._idle.popitem()[1]:
-                connection.abort()
-        self._idle_count = 0
+        for address in list(self._idle):
+            self._drop(address)
 
     async def _exchange(self, address: Address, message: bytes, seconds: float) -> Answer:
         """Send on a kept connection or a new one.
@@ -77,13 +81,20 @@ class PushTransport:
         A kept connection may have been closed by the agent in the same instant. As long as not a
         byte of an answer came, a new one is tried: the request id makes that harmless.
         """
-        while (connection := self._take(address)) is not None:
+        connection = self._take(address)
+        if connection is not None:
             try:
                 return await self._ask(address, connection, message, seconds)
             except ConnectionEnded as ended:
+                self._drop(address)  # whatever ended it has most likely ended them all
                 if ended.answered:
                     raise Unanswered(f"no answer from {address}: {ended}") from ended
-        connection = await self._connect(address)
+        try:
+            connection = await self._connect(address)
+        except Unreachable as away:
+            if connection is None:
+                raise
+            raise Unanswered(f"sent to {address} on a connection that ended; then {away}") from away
         try:
             return await self._ask(address, connection, message, seconds)
         except ConnectionEnded as ended:
@@ -97,6 +108,7 @@ class PushTransport:
             answer = await connection.send(message, seconds)
         except TimeoutError as error:
             connection.abort()
+            self._drop(address)  # a machine that lost its power leaves them all looking alive
             why = f"no answer from {address} within {seconds:g} s: timed out"
             raise Unanswered(why) from error
         except asyncio.CancelledError:
@@ -119,6 +131,8 @@ class PushTransport:
             why = f"connect to {address}: timed out after {self._connect_seconds:g} s"
             raise Unreachable(f"agent unreachable: {why}") from error
         except OSError as error:
+            if error.errno in {errno.EMFILE, errno.ENFILE}:
+                raise Busy("the control plane is out of file descriptors", 1.0) from error
             words = os.strerror(error.errno).lower() if error.errno else str(error)
             raise Unreachable(f"agent unreachable: connect to {address}: {words}") from error
         self.connections_made += 1
@@ -129,20 +143,32 @@ class PushTransport:
         while kept:
             connection = kept.pop()
             self._idle_count -= 1
-            if connection.open:
+            fresh = time.monotonic() - connection.idle_since < IDLE_SECONDS
+            if fresh and connection.open and connection.quiet:
                 return connection
+            connection.abort()
         self._idle.pop(address, None)
         return None
 
+    def _drop(self, address: Address) -> None:
+        """End all idle connections to an address."""
+        for connection in self._idle.pop(address, ()):
+            self._idle_count -= 1
+            connection.abort()
+
     def _keep(self, address: Address, connection: Connection) -> None:
+        connection.idle_since = time.monotonic()
         self._idle.setdefault(address, []).append(connection)
         self._idle.move_to_end(address)
         self._idle_count += 1
-        while self._idle_count > MAX_IDLE_CONNECTIONS:
-            _, oldest = self._idle.popitem(last=False)
-            self._idle_count -= len(oldest)
-            for stale in oldest:
-                stale.abort()
+        while self._idle_count > self._max_idle:
+            self._drop(next(iter(self._idle)))
+
+
+def _idle_limit() -> int:
+    """Return how many idle connections to keep: half of the files there may be, at most."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # the daemon raises its limit to this
+    return MAX_IDLE_CONNECTIONS if most < 0 else min(MAX_IDLE_CONNECTIONS, most // 2)
 
 
 def _read(answer: Answer, request_id: str) -> ExecuteReply:

@@ -8,12 +8,13 @@ import pytest
 
 from edgeplane.dispatch import engine as engine_module
 from edgeplane.dispatch import turns
+from edgeplane.model import lifecycle
 from edgeplane.model.nodes import SubIP
 from edgeplane.model.tasks import Outcome, TaskKind, TaskStatus
 from edgeplane.services.tasks import create_many
 from edgeplane.store import mailboxes, tasks
 from edgeplane.transport.base import Busy, Refused, Unanswered, Unreachable
-from kit.engines import PATIENCE, ScriptedTransport, WatchedDatabase, running_engine
+from kit.engines import PATIENCE, Call, ScriptedTransport, WatchedDatabase, running_engine
 from kit.factories import add_nodes, new_task, stored
 
 
@@ -354,6 +355,43 @@ async def test_a_turn_that_fails_is_told_and_the_next_one_comes(
         (await transport.next()).succeed()
         await ended(database, asked)
     assert "the engine's turn failed; going on" in caplog.messages
+
+
+async def test_a_result_that_cannot_be_settled_stops_nobody_else(database, transport, monkeypatch):
+    """It is let go of; its task is asked for again once what was wrong has passed."""
+    poor, well = await database.write(lambda tx: add_nodes(tx, 2))
+    settled, broken = lifecycle.settle, True
+
+    def settle(task, *given):
+        if task.node_id == poor and broken:
+            raise ValueError("a bug")
+        return settled(task, *given)
+
+    monkeypatch.setattr(lifecycle, "settle", settle)
+    monkeypatch.setattr(engine_module, "UNSETTLED_SECONDS", 2.0)
+    transport.at_once = Call.succeed
+    async with running_engine(database, transport) as running:
+        one = await running.intake.submit(new_task(poor))
+        other = await running.intake.submit(new_task(well))
+        await ended(database, other)
+        broken = False
+        (done,) = await ended(database, one)
+    assert done.status is TaskStatus.SUCCESS
+    assert {call.request.request_id for call in transport.calls} == {
+        one.request_id,
+        other.request_id,
+    }
+
+
+async def test_a_place_is_free_once_its_delivery_is_back(database, transport):
+    """With few places, tasks follow each other without waiting for a poll."""
+    nodes = await database.write(lambda tx: add_nodes(tx, 6))
+    transport.at_once = Call.succeed
+    async with running_engine(database, transport, max_in_flight=2, poll=3600) as running:
+        asked = [await running.intake.submit(new_task(node)) for node in nodes]
+        async with asyncio.timeout(PATIENCE):
+            await ended(database, *asked)
+    assert transport.most_out <= 2
 
 
 async def test_a_zombie_harms_nobody(database, node_id):

@@ -50,6 +50,20 @@ async def names(database):
     return sorted(user.username for user in await database.read(users.everyone))
 
 
+async def test_a_fault_that_is_no_databases_ends_no_thread(database, monkeypatch):
+    """It is answered as an error of ours, and what is handed in next is carried out."""
+
+    def stumble(_connection):
+        monkeypatch.undo()
+        raise RuntimeError("no memory for it")
+
+    monkeypatch.setattr(workers, "_database_time", stumble)
+    with pytest.raises(DatabaseError):
+        await database.write(add_user)
+    await database.write(add_user)
+    assert await names(database) == ["ann"]
+
+
 async def test_works_that_share_a_commit_keep_their_own_errors(database):
     """A rule's refusal, a bug and a broken constraint undo their own work and no other."""
 

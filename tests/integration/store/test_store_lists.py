@@ -1,6 +1,7 @@
 """Lists, on every dialect: against a plain oracle, page by page, whatever happens meanwhile."""
 
 import asyncio
+import itertools
 from datetime import timedelta
 from random import Random
 
@@ -130,15 +131,18 @@ async def test_a_page_is_one_look_at_the_tables(database):
     ids = [task.id for task in stored]
     wanted = TaskFilter(status=TaskStatus.RUNNING)
 
+    seen = set()
+
     async def move():
-        for status in [TaskStatus.RUNNING, TaskStatus.PENDING] * 15:
+        for status in itertools.cycle([TaskStatus.RUNNING, TaskStatus.PENDING]):
+            if {0, len(ids)} <= seen:
+                return
             query = update(agent_tasks).where(agent_tasks.c.id.in_(ids))
             await database.write(
                 lambda tx, q=query, s=status: tx.conn.execute(q.values(status=s.value)) and None
             )
 
     moving = asyncio.create_task(move())
-    seen = set()
     while not moving.done():
         page = await database.read(
             lambda tx: task_lists.list_page(tx, wanted, check_page(1, 100, None))
@@ -147,7 +151,7 @@ async def test_a_page_is_one_look_at_the_tables(database):
         assert len(page.items) == min(100, page.total)
         seen.add(page.total)
     await moving
-    assert len(ids) in seen
+    assert {0, len(ids)} <= seen
 
 
 @pytest.mark.parametrize("cap", [4, 5, 6])

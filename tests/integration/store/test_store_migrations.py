@@ -1,5 +1,7 @@
 """The tables: made, checked, taken down and made again, on every dialect."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from sqlalchemy import inspect
 
@@ -44,6 +46,31 @@ def test_going_up_twice_changes_nothing(empty):
     """MIGRATE=1 at every start is safe."""
     migrate.upgrade(empty)
     assert migrate.upgrade(empty) == len(metadata.tables)
+
+
+@pytest.mark.parametrize("last", ["nodes", "node_mailboxes", "agent_tasks"])
+def test_a_migration_that_was_killed_goes_on(request, last):
+    """MariaDB keeps what was made until then: the next one makes the rest, and all is there."""
+    url = empty_mysql_url(request.getfixturevalue("mysql_dsn"))
+    migrate.upgrade(url)
+    names = ["nodes", "node_mailboxes", "agent_tasks", "task_attempts"]
+    with make_engine(url).begin() as connection:
+        connection.exec_driver_sql("DELETE FROM alembic_version")
+        if last == "agent_tasks":
+            connection.exec_driver_sql("DROP INDEX ix_agent_tasks_node_id_lane_id ON agent_tasks")
+        for name in names[names.index(last) + 1 :]:
+            connection.exec_driver_sql(f"DROP TABLE {name}")
+    assert migrate.upgrade(url) == len(metadata.tables)
+    migrate.check(url)
+
+
+def test_two_that_migrate_at_once_take_turns(request):
+    """Both start; the tables are made once."""
+    url = empty_mysql_url(request.getfixturevalue("mysql_dsn"))
+    with ThreadPoolExecutor(2) as pool:
+        counts = list(pool.map(migrate.upgrade, [url, url]))
+    assert counts == [len(metadata.tables)] * 2
+    migrate.check(url)
 
 
 def test_tables_that_differ_are_told(empty):

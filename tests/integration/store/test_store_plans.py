@@ -9,7 +9,7 @@ from sqlalchemy import delete, insert, select, update
 
 from edgeplane.model.clock import utc_now
 from edgeplane.model.paging import PageRequest
-from edgeplane.model.tasks import Lane, TaskKind, TaskStatus, lane_of
+from edgeplane.model.tasks import TaskKind, TaskStatus, lane_of
 from edgeplane.store import mailboxes, open_tasks, prepared, tasks
 from edgeplane.store.database import make_engine
 from edgeplane.store.prepared import Items
@@ -149,17 +149,20 @@ def test_open_tasks_of_some_nodes_are_ranges_of_one_index(engine):
     assert sorts(plan) == 0
 
 
-def test_a_long_queue_is_read_lane_by_lane(engine):
-    """Each pair of node and lane is a range in order; the rest are look-ups by id."""
+def test_a_deep_queue_is_read_lane_by_lane(engine):
+    """Each part is a range of an index in its order; the rest are look-ups by id."""
     with engine.connect() as connection:
-        ids = list(connection.scalars(select(node_mailboxes.c.node_id).limit(2)))
-    pairs = [(node_id, lane.value) for node_id in ids for lane in Lane]
-    given = {f"nodes_{number}": node_id for number, (node_id, _) in enumerate(pairs)}
-    given |= {f"lanes_{number}": lane for number, (_, lane) in enumerate(pairs)}
-    plan = explain(engine, open_tasks.WINDOWED._build(Items(4)), **given)
+        node_id = connection.scalar(select(node_mailboxes.c.node_id).limit(1))
+    given = {"node": node_id, "now": utc_now()}
+    plan = explain(engine, open_tasks.WINDOWED._build(Items(0)), **given)
     found = reads(engine, plan, "agent_tasks")
-    assert found.count("ix_agent_tasks_node_id_lane_id") == 4
-    assert set(found) == {"PRIMARY", "ix_agent_tasks_node_id_lane_id"}
+    assert found.count("ix_agent_tasks_node_id_lane_id") == 3
+    assert found.count("ix_agent_tasks_node_id_type_status_id") == 1
+    assert set(found) == {
+        "PRIMARY",
+        "ix_agent_tasks_node_id_lane_id",
+        "ix_agent_tasks_node_id_type_status_id",
+    }
     assert sorts(plan) == 0
 
 

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import errno
 import socket
 
 import pytest
 
 from edgeplane.transport import push as pushing
-from edgeplane.transport.base import Address, Refused, Unanswered, Unreachable
+from edgeplane.transport.base import Address, Busy, Refused, Unanswered, Unreachable
 from edgeplane.wire import MAX_REPLY_BYTES
 from kit.agents import Hangup, Scripted, Silence, http, reply, request
 from kit.ports import free_port
@@ -46,6 +47,48 @@ async def test_a_kept_connection_that_dies_unanswered_is_replaced_once(agent, pu
     assert (await ask(Hangup())).status == "success"
     assert len(agent.connections) == 2
     assert [body == agent.bodies[0] for body in agent.bodies] == [True] * 3
+
+
+async def test_sent_and_then_nobody_there_is_unanswered(agent, push, ask, monkeypatch):
+    """The agent died with the request in its hands: nobody may say that it was not reached."""
+    await ask()
+
+    async def refused(*_given, **_options):
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", refused)
+    with pytest.raises(Unanswered, match="on a connection that ended; then agent unreachable"):
+        await ask(Hangup())
+
+
+async def test_a_machine_without_power_costs_each_task_one_time_out(agent, push, ask):
+    """Its connections all look alive: the first one that is silent ends the others too."""
+    await asyncio.gather(*(ask(request_id=f"r-{number}") for number in range(4)))
+    with pytest.raises(Unanswered, match="timed out"):
+        await ask(Silence(), seconds=0.05)
+    made = push.connections_made
+    await ask()
+    assert push.connections_made == made + 1
+
+
+async def test_a_connection_idle_for_long_is_not_sent_on(agent, push, ask, monkeypatch):
+    """The agent, or something between, may have forgotten it in silence."""
+    await ask()
+    monkeypatch.setattr(pushing, "IDLE_SECONDS", 0.0)
+    await ask()
+    assert push.connections_made == 2
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+async def test_no_more_files_is_not_the_agents_fault(push, agent, monkeypatch, number):
+    """It is told as ours, and as something that can pass."""
+
+    async def full(*_given, **_options):
+        raise OSError(number, "Too many open files")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", full)
+    with pytest.raises(Busy, match="the control plane is out of file descriptors"):
+        await push.deliver(agent.address, request(), 5)
 
 
 async def test_a_new_connection_that_dies_unanswered_is_unanswered(agent, ask):

@@ -5,6 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
+from edgeplane.store.migrations.steps import add_index
 from edgeplane.store.types import Digest, Id, PayloadText, UtcDateTime, exact, name
 
 revision = "0001"
@@ -33,6 +34,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_users"),
         sa.UniqueConstraint("username", name="uq_users_username"),
         sqlite_autoincrement=True,
+        if_not_exists=True,
         **_OPTIONS,
     )
     _nodes()
@@ -53,6 +55,7 @@ def _nodes() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_nodes"),
         sa.UniqueConstraint("name", name="uq_nodes_name"),
         sqlite_autoincrement=True,
+        if_not_exists=True,
         **_OPTIONS,
     )
     op.create_table(
@@ -65,6 +68,7 @@ def _nodes() -> None:
             ["node_id"], ["nodes.id"], name="fk_node_sub_ips_node_id", ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("node_id", "position", name="pk_node_sub_ips"),
+        if_not_exists=True,
         **_OPTIONS,
     )
     op.create_table(
@@ -76,10 +80,11 @@ def _nodes() -> None:
         sa.Column("work_seq", sa.BigInteger(), nullable=False),
         sa.Column("unreachable_since", UtcDateTime),
         sa.PrimaryKeyConstraint("node_id", name="pk_node_mailboxes"),
+        if_not_exists=True,
         **_OPTIONS,
     )
-    op.create_index("ix_node_mailboxes_next_at_node_id", "node_mailboxes", ["next_at", "node_id"])
-    op.create_index("ix_node_mailboxes_owner", "node_mailboxes", ["owner"])
+    add_index("ix_node_mailboxes_next_at_node_id", "node_mailboxes", ["next_at", "node_id"])
+    add_index("ix_node_mailboxes_owner", "node_mailboxes", ["owner"])
 
 
 def _tasks() -> None:
@@ -89,6 +94,7 @@ def _tasks() -> None:
         sa.Column("node_id", Id, nullable=False),
         sa.Column("type", exact(32), nullable=False),
         sa.Column("payload", PayloadText, nullable=False),
+        sa.Column("payload_bytes", sa.Integer(), nullable=False),
         sa.Column("payload_digest", Digest, nullable=False),
         sa.Column("status", exact(16), nullable=False),
         sa.Column("lane", exact(16)),
@@ -111,13 +117,14 @@ def _tasks() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_agent_tasks"),
         sa.UniqueConstraint("request_id", name="uq_agent_tasks_request_id"),
         sqlite_autoincrement=True,
+        if_not_exists=True,
         **_OPTIONS,
     )
-    op.create_index("ix_agent_tasks_type_status_id", "agent_tasks", ["type", "status", "id"])
-    op.create_index(
+    add_index("ix_agent_tasks_type_status_id", "agent_tasks", ["type", "status", "id"])
+    add_index(
         "ix_agent_tasks_node_id_type_status_id", "agent_tasks", ["node_id", "type", "status", "id"]
     )
-    op.create_index("ix_agent_tasks_node_id_lane_id", "agent_tasks", ["node_id", "lane", "id"])
+    add_index("ix_agent_tasks_node_id_lane_id", "agent_tasks", ["node_id", "lane", "id"])
     op.create_table(
         "task_attempts",
         sa.Column("task_id", Id, nullable=False),
@@ -127,6 +134,7 @@ def _tasks() -> None:
         sa.Column("outcome", exact(16), nullable=False),
         sa.Column("message", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("task_id", "number", name="pk_task_attempts"),
+        if_not_exists=True,
         **_OPTIONS,
     )
 
@@ -140,4 +148,4 @@ def downgrade() -> None:
         "nodes",
         "users",
     ):
-        op.drop_table(table)
+        op.drop_table(table, if_exists=True)
