@@ -28,12 +28,12 @@ def until(probe, what):
 class AgentProcess:
     """One run of ``edgeplane-agent run`` on folders that outlive it.
 
-    ``files``: how many it may have open.
+    ``before``: lines of Python that come before its own.
     """
 
     token = TOKEN
 
-    def __init__(self, folder: Path, arguments=(), *, files=None, **environment):
+    def __init__(self, folder: Path, arguments=(), *, before="", **environment):
         self.files = folder / "files"
         self.state = folder / "state"
         self.files.mkdir(exist_ok=True)
@@ -48,11 +48,10 @@ class AgentProcess:
             "EDGEPLANE_SIMULATED_DIR": str(self.files),
             **environment,
         }
-        limit = f"import resource as r; r.setrlimit(r.RLIMIT_NOFILE, ({files}, {files})); "
-        command = "from edgeplane.agent.cli import main; main()"
+        command = "\nfrom edgeplane.agent.cli import main; main()"
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", limit * bool(files) + command, "run", *arguments],
+                [sys.executable, "-c", before + command, "run", *arguments],
                 env={name: value for name, value in values.items() if value is not None},
                 cwd=folder,
                 stdin=subprocess.DEVNULL,

@@ -4,6 +4,7 @@ import signal
 import socket
 import stat
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -145,7 +146,7 @@ def test_a_signal_ends_it_cleanly(launch, number):
 
 def test_strangers_connections_leave_it_the_files_it_needs(launch):
     """One connection too many is refused in words, and those before it are served."""
-    agent = launch(files=100)
+    agent = launch(before="import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (100, 100))")
     address = ("127.0.0.1", agent.port)
     body = b'{"requestId":"a","type":"reload"}'
     head = (
@@ -184,6 +185,35 @@ def test_a_request_caught_by_the_end_is_told_to_ask_again(launch):
     assert b'{"code":5001,"message":"the agent is stopping; ask again' in answer
     assert agent.exit_code() == 0
     assert list(agent.files.iterdir()) == []
+
+
+HUNG_DISK = """
+import sys, time
+from edgeplane.agent import server
+from edgeplane.agent.journal import Journal
+from edgeplane.agent.journal_file import JournalFile
+
+def commit(file):
+    print("hangs", file=sys.stderr, flush=True)
+    time.sleep(1_000_000)
+
+JournalFile.commit = commit
+server.STOP_SECONDS = 0.1
+Journal.close.__defaults__ = (0.1,)
+"""
+
+
+def test_a_disk_that_hangs_does_not_keep_it(launch):
+    """A signal ends it, with a commit that never returns; whoever waits is told to ask again."""
+    agent = launch(before=HUNG_DISK)
+    assert agent.port
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(agent.execute, "a")
+        agent.logged("hangs")
+        assert agent.stop() == 0
+        status, answer = asking.result()
+    assert status == 500
+    assert "ask again" in answer["message"]
 
 
 def test_it_stays_small(launch):
