@@ -277,7 +277,7 @@ async def test_what_surrounds_an_answer_has_a_bound_too(agent, ask, endless):
 
 async def test_idle_connections_have_a_bound(push, monkeypatch):
     """Above it the address that has been quiet longest loses its connections."""
-    monkeypatch.setattr(pushing, "MAX_IDLE_CONNECTIONS", 2)
+    monkeypatch.setattr(push, "_max_idle", 2)
     agents = [Scripted() for _ in range(3)]
     places = [await running.start() for running in agents]
     try:
