@@ -1,5 +1,10 @@
-"""Login tokens: JWT, HS256 and nothing else, issuer checked; verified once, then remembered."""
+"""Login tokens: JWT, HS256 and nothing else, issuer checked; verified once, then remembered.
 
+A token says under which password it was issued, by a mark that tells nothing about it: whoever
+changes a password ends the sessions begun with the old one.
+"""
+
+import hmac
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -13,6 +18,7 @@ from edgeplane.model.users import User
 
 MAX_TOKEN_LENGTH = 4096
 _REMEMBERED = 4096
+_MARK_LENGTH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +27,7 @@ class Claims:
 
     user_id: int
     expires: float  #: seconds since 1970
+    password_mark: str
 
 
 class Tokens:
@@ -34,14 +41,19 @@ class Tokens:
         self._lifetime = timedelta(minutes=minutes)
         self._known: OrderedDict[str, Claims] = OrderedDict()
 
-    def issue(self, user: User) -> tuple[str, datetime]:
-        """Return a token for a user, and when it expires."""
+    def mark(self, password_hash: str) -> str:
+        """Return what a token says of the password it was issued under."""
+        return hmac.digest(self._secret, password_hash.encode(), "sha256").hex()[:_MARK_LENGTH]
+
+    def issue(self, user: User, password_hash: str) -> tuple[str, datetime]:
+        """Return a token for a user whose password has this hash, and when it expires."""
         now = utc_now()
         expires = (now + self._lifetime).replace(microsecond=0)
         claims = {
             "uid": user.id,
             "sub": user.username,
             "role": user.role.value,
+            "pwd": self.mark(password_hash),
             "iss": self._issuer,
             "iat": int(now.timestamp()),
             "exp": int(expires.timestamp()),
@@ -76,7 +88,7 @@ class Tokens:
                 self._secret,
                 algorithms=["HS256"],
                 issuer=self._issuer,
-                options={"require": ["exp", "iat", "iss", "uid"]},
+                options={"require": ["exp", "iat", "iss", "uid", "pwd"]},
             )
         except jwt.ExpiredSignatureError:
             raise TokenExpired("token expired") from None
@@ -84,4 +96,4 @@ class Tokens:
             raise BadCredentials("invalid token") from None
         if not isinstance(claims["uid"], int):
             raise BadCredentials("invalid token")
-        return Claims(claims["uid"], float(claims["exp"]))
+        return Claims(claims["uid"], float(claims["exp"]), str(claims["pwd"]))

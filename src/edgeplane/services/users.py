@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from dataclasses import dataclass
 
 from edgeplane.auth import passwords
 from edgeplane.auth.rbac import Principal
@@ -14,9 +15,19 @@ from edgeplane.store import users
 from edgeplane.store.database import Database
 from edgeplane.store.workers import Tx
 
-#: How long a caller's standing is remembered: a user disabled elsewhere is out within this time.
+#: How long a caller's standing is remembered: a user disabled elsewhere, or whose password was
+#: changed there, is out within this time.
 STANDING_SECONDS = 2.0
 _REMEMBERED = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """What is remembered of a user: who it is, if let in, and the mark of the password."""
+
+    principal: Principal | None
+    password_mark: str
+    until: float  #: monotonic
 
 
 async def create(database: Database, username: str, password: str, role: Role) -> User:
@@ -86,7 +97,7 @@ class Sessions:
         self._database = database
         self._tokens = tokens
         self._throttle = throttle
-        self._standing: dict[int, tuple[Principal | None, float]] = {}
+        self._standing: dict[int, _Standing] = {}
 
     async def log_in(self, username: str, password: str, address: str) -> tuple[User, str, str]:
         """Return the user, a token, and when it expires.
@@ -104,7 +115,7 @@ class Sessions:
             self._throttle.failed(username, address)
             raise BadCredentials("invalid credentials")
         self._throttle.succeeded(username, address)
-        token, expires = self._tokens.issue(found.user)
+        token, expires = self._tokens.issue(found.user, found.password_hash)
         return found.user, token, rfc3339(expires)
 
     async def principal(self, authorization: str | None) -> Principal:
@@ -120,21 +131,25 @@ class Sessions:
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthenticated("invalid authorization header: expected Bearer and a token")
-        user_id = self._tokens.read(token.strip()).user_id
-        known = self._standing.get(user_id)
-        if known is None or known[1] <= time.monotonic():
-            known = await self._look_up(user_id)
-        if known[0] is None:
+        claims = self._tokens.read(token.strip())
+        known = self._standing.get(claims.user_id)
+        fresh = known is not None and known.until > time.monotonic()
+        # Another mark than the one remembered: a token that is out, or one of a new password.
+        if known is None or not fresh or known.password_mark != claims.password_mark:
+            known = await self._look_up(claims.user_id)
+        if known.principal is None or known.password_mark != claims.password_mark:
             raise BadCredentials("invalid token")
-        return known[0]
+        return known.principal
 
-    async def _look_up(self, user_id: int) -> tuple[Principal | None, float]:
-        user = await self._database.read(lambda tx: users.by_id(tx, user_id))
-        principal = None
-        if user is not None and user.active:
-            principal = Principal(user.id, user.username, user.role)
+    async def _look_up(self, user_id: int) -> _Standing:
+        found = await self._database.read(lambda tx: users.by_id(tx, user_id))
+        principal, mark = None, ""
+        if found is not None:
+            mark = self._tokens.mark(found.password_hash)
+            if found.user.active:
+                principal = Principal(user_id, found.user.username, found.user.role)
         if len(self._standing) >= _REMEMBERED:
             self._standing.clear()
-        known = (principal, time.monotonic() + STANDING_SECONDS)
+        known = _Standing(principal, mark, time.monotonic() + STANDING_SECONDS)
         self._standing[user_id] = known
         return known

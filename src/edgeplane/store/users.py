@@ -58,10 +58,10 @@ def by_name(tx: Tx, username: str) -> Credentials | None:
     return Credentials(_user(row), row.password_hash)
 
 
-def by_id(tx: Tx, user_id: int) -> User | None:
-    """Return a user."""
+def by_id(tx: Tx, user_id: int) -> Credentials | None:
+    """Return a user with the password's hash."""
     row = tx.conn.execute(select(users).where(_U.id == user_id)).first()
-    return None if row is None else _user(row)
+    return None if row is None else Credentials(_user(row), row.password_hash)
 
 
 def everyone(tx: Tx) -> list[User]:

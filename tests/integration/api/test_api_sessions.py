@@ -19,7 +19,7 @@ from edgeplane.services.users import STANDING_SECONDS
 from edgeplane.store import users
 from edgeplane.store.rows import users as user_rows
 from kit.asgi import Caller
-from kit.houses import PASSWORD, SECRET
+from kit.houses import CHEAP_HASH, PASSWORD, SECRET
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -32,7 +32,9 @@ def a_login(username="operator", password=PASSWORD):
 def forged(**claims):
     """Sign claims as the control plane would, some of them replaced; None leaves one out."""
     now = int(time.time())
-    whole = {"uid": 1, "sub": "viewer", "iss": "edgeplane", "iat": now, "exp": now + 600, **claims}
+    mark = Tokens(SECRET, issuer="edgeplane", minutes=60).mark(CHEAP_HASH)
+    whole = {"uid": 1, "sub": "viewer", "iss": "edgeplane", "iat": now, "exp": now + 600}
+    whole |= {"pwd": mark, **claims}
     return {name: value for name, value in whole.items() if value is not None}
 
 
@@ -202,6 +204,8 @@ BAD_TOKENS = {
     "no end": lambda: jwt.encode(forged(exp=None), SECRET),
     "no beginning": lambda: jwt.encode(forged(iat=None), SECRET),
     "no user": lambda: jwt.encode(forged(uid=None), SECRET),
+    "no mark of a password": lambda: jwt.encode(forged(pwd=None), SECRET),
+    "the mark of another password": lambda: jwt.encode(forged(pwd="0" * 16), SECRET),
     "a user that is no number": lambda: jwt.encode(forged(uid="1"), SECRET),
     "not yet valid": lambda: jwt.encode(forged(nbf=int(time.time()) + 600), SECRET),
     "nobody's": lambda: jwt.encode(forged(uid=999), SECRET),
@@ -251,6 +255,18 @@ async def test_who_is_out_is_out_within_the_standing(house, clock, how):
     assert (await caller.post("/nodes/delete", {"ids": [1]})).brief == expected
 
 
+async def test_a_new_password_ends_the_sessions_of_the_old_one(house, anyone, clock):
+    """What was issued before is out within STANDING_SECONDS; a new login is in at once."""
+    caller = house.callers[Role.OPERATOR]
+    assert (await caller.get("/me")).brief == (200, 0)
+    await people.set_password(house.database, "operator", "another-password")
+    fresh = await anyone.data("/auth/login", a_login(password="another-password"))
+    assert (await Caller(house.app, fresh["token"]).get("/me")).brief == (200, 0)
+    clock[0] = STANDING_SECONDS
+    assert (await caller.get("/me")).brief == (401, 1002)
+    assert (await Caller(house.app, fresh["token"]).get("/me")).brief == (200, 0)
+
+
 async def test_who_is_let_in_again_is_in(house, clock):
     """The same token works again once its user is active again."""
     user = await house.user("somebody")
@@ -292,4 +308,7 @@ async def test_tokens_of_another_control_plane_are_refused(house):
     """The same secret under another issuer's name opens nothing."""
     other = Tokens(SECRET, issuer="another", minutes=60)
     user = await house.user("somebody")
-    assert (await Caller(house.app, other.issue(user)[0]).get("/me")).brief == (401, 1002)
+    assert (await Caller(house.app, other.issue(user, CHEAP_HASH)[0]).get("/me")).brief == (
+        401,
+        1002,
+    )

@@ -114,7 +114,7 @@ async def test_a_user_is_found_by_the_exact_name(database):
     found = await database.read(lambda tx: users.by_name(tx, "ann"))
     assert (found.user, found.password_hash) == (made, "a-hash")
     assert "a-hash" not in repr(found)
-    assert await database.read(lambda tx: users.by_id(tx, made.id)) == made
+    assert await database.read(lambda tx: users.by_id(tx, made.id)) == found
     for name in ("Ann", "ann ", "änn", "ann😀", ""):
         assert await database.read(lambda tx, name=name: users.by_name(tx, name)) is None
     assert await database.read(lambda tx: users.by_id(tx, made.id + 1)) is None

@@ -12,6 +12,7 @@ from edgeplane.model.users import Role, User
 from kit.factories import NOW
 
 SECRET = "a-jwt-secret-for-the-tests-only-0123456789"
+HASH = "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$aGFzaA"
 USER = User(id=7, username="ann", role=Role.OPERATOR, active=True, created_at=NOW)
 
 
@@ -32,12 +33,13 @@ def clock(monkeypatch):
 
 def test_a_token_says_who_and_until_when(tokens):
     """Its claims are the documented ones; what is read back is the user and the end."""
-    token, expires = tokens.issue(USER)
+    token, expires = tokens.issue(USER, HASH)
     claims = jwt.decode(token, SECRET, algorithms=["HS256"], issuer="edgeplane")
     assert claims == {
         "uid": 7,
         "sub": "ann",
         "role": "operator",
+        "pwd": tokens.mark(HASH),
         "iss": "edgeplane",
         "iat": claims["iat"],
         "exp": int(expires.timestamp()),
@@ -48,9 +50,25 @@ def test_a_token_says_who_and_until_when(tokens):
     assert (read.user_id, read.expires) == (7, expires.timestamp())
 
 
+def test_a_mark_tells_passwords_apart_and_nothing_else(tokens):
+    """Each hash has its own; it holds nothing of the hash, and another secret makes another."""
+    mark = tokens.mark(HASH)
+    assert mark == tokens.mark(HASH) != tokens.mark(HASH + "x")
+    assert mark != Tokens("another secret", issuer="edgeplane", minutes=60).mark(HASH)
+    assert len(mark) == 16
+
+
+def test_a_token_that_does_not_say_its_password_is_invalid(tokens):
+    """Whoever signs without the mark gets nowhere."""
+    claims = {"uid": 7, "iss": "edgeplane", "iat": 1, "exp": 2**40}
+    token = jwt.encode(claims, SECRET, algorithm="HS256")
+    with pytest.raises(BadCredentials, match="^invalid token$"):
+        tokens.read(token)
+
+
 def test_a_remembered_token_ends_when_it_says(tokens, clock):
     """Verified once, then remembered: at its end it is expired all the same, and forgotten."""
-    token, _ = tokens.issue(USER)
+    token, _ = tokens.issue(USER, HASH)
     tokens.read(token)
     clock[0] = 3590
     assert tokens.read(token).user_id == 7
@@ -63,7 +81,7 @@ def test_a_remembered_token_ends_when_it_says(tokens, clock):
 
 def test_a_token_is_verified_once(tokens, monkeypatch):
     """The signature of a token that was read before is not checked again."""
-    token, _ = tokens.issue(USER)
+    token, _ = tokens.issue(USER, HASH)
     tokens.read(token)
 
     def fail(*_args, **_given):
@@ -79,7 +97,7 @@ def test_what_is_remembered_is_bounded(tokens, monkeypatch):
     made = []
     for number in range(5):
         user = User(id=number, username="x", role=Role.VIEWER, active=True, created_at=NOW)
-        made.append(tokens.issue(user)[0])
+        made.append(tokens.issue(user, HASH)[0])
         tokens.read(made[-1])
     assert list(tokens._known) == made[2:]
     for number in range(10):
@@ -91,7 +109,7 @@ def test_what_is_remembered_is_bounded(tokens, monkeypatch):
 @pytest.mark.parametrize("change", [0, 10, -1])
 def test_a_changed_letter_is_noticed(tokens, change):
     """Head, claims and signature: any change makes it invalid, also of a token known before."""
-    token, _ = tokens.issue(USER)
+    token, _ = tokens.issue(USER, HASH)
     tokens.read(token)
     parts = token.split(".")
     for number, part in enumerate(parts):
@@ -128,7 +146,7 @@ def test_an_unsigned_token_is_invalid(tokens):
 def test_a_secret_of_any_length_signs_the_usual_way(secret):
     """A short one works without a word (start-up warns of it), and others can verify with it."""
     tokens = Tokens(secret, issuer="edgeplane", minutes=1)
-    token, _ = tokens.issue(USER)
+    token, _ = tokens.issue(USER, HASH)
     assert tokens.read(token).user_id == 7
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jwt.api_jws.warnings.warn", lambda *_args, **_given: None)
@@ -138,6 +156,6 @@ def test_a_secret_of_any_length_signs_the_usual_way(secret):
 
 def test_different_short_secrets_do_not_fit():
     """Filling a short secret up makes no two of them alike."""
-    token, _ = Tokens("short", issuer="e", minutes=1).issue(USER)
+    token, _ = Tokens("short", issuer="e", minutes=1).issue(USER, HASH)
     with pytest.raises(BadCredentials):
         Tokens("shorter", issuer="e", minutes=1).read(token)
