@@ -54,11 +54,15 @@ class Stage:
         self._node_numbers = itertools.count()
 
     def agent(self, name: str = "agent", **env: str) -> Agent:
-        """Start an agent, and watch its folder from before its first line."""
+        """Begin to start an agent, and watch its folder from before its first line.
+
+        ``nodes`` waits for it; meanwhile something else may start beside it.
+        """
         agent = Agent(self.folder / name)
         self._names[agent] = name
         self._effects.append(Effects(agent.work, self.history))
-        return agent.up(**env)
+        agent.start(**env)
+        return agent
 
     def control(self, name: str = "control", settings: Any = None, **env: str) -> ControlPlane:
         """Start a control plane; ``env`` is for this start only."""
@@ -79,6 +83,7 @@ class Stage:
         """Register several nodes for each agent: two rows may well mean one machine."""
         made = []
         for agent in agents:
+            agent.wait_until_up()
             for _ in range(count):
                 name = f"n{next(self._node_numbers)}"
                 made.append(control.add_node(port or agent.port, name))

@@ -215,8 +215,12 @@ class Agent(Process):
     def up(self, **env: str) -> "Agent":
         """Start it and wait until it listens."""
         self.start(**env)
-        self.wait_for("Agent server running on")
+        self.wait_until_up()
         return self
+
+    def wait_until_up(self) -> None:
+        """Wait until it listens, having been started."""
+        self.wait_for("Agent server running on")
 
 
 def _clean_environ() -> dict[str, str]:

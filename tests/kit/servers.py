@@ -98,7 +98,7 @@ class MariaDB:
         if self._run_as:
             self.folder.chmod(0o755)
             shutil.chown(self.folder, "mysql")
-        subprocess.run(
+        done = subprocess.run(
             [
                 _program("mariadb-install-db"),
                 "--no-defaults",
@@ -107,9 +107,12 @@ class MariaDB:
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
             ],
-            check=True,
-            capture_output=True,
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
+        assert done.returncode == 0, f"mariadb-install-db: {done.stdout[-2000:]}"
 
 
 class Redis:
