@@ -1,5 +1,6 @@
 """What the exit code of a command says, and which code an error leads to."""
 
+import errno
 from enum import IntEnum
 from typing import Self
 
@@ -46,6 +47,8 @@ class Stop(Exception):
         self.code = _CODES.get(status, errors.Internal.code) if code is None else code
 
 
+#: What a write can meet. Files are named in such an error where they are opened; a stream is not.
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 _CODES = {
     Exit.USAGE: errors.Invalid.code,
     Exit.FORBIDDEN: errors.Unauthenticated.code,
@@ -75,6 +78,8 @@ def stop_for(error: Exception) -> Stop | None:
             stop = Stop(_status_of(error.code), _api_line(error), error.code)
         case DomainError():
             stop = Stop(_status_of(error.code), error.message, error.code)
+        case OSError(errno=number, filename=None) if number in _NO_ROOM:
+            stop = Stop(Exit.FAILED, f"standard output cannot be written: {error.strerror}")
     return stop
 
 
@@ -95,11 +100,12 @@ def _api_line(error: ApiError) -> str:
     if _status_of(error.code) is Exit.SERVER and error.request_id:
         line += f" (request {error.request_id})"
     if error.status == 401:  # noqa: PLR2004 - what HTTP calls it
-        line += "; log in with: edgeplane login"
+        # What was shown and not believed: to log in anew helps only against an old session.
+        line += f" ({error.credential})" if error.credential else "; log in with: edgeplane login"
     return line
 
 
 def _usage_line(error: click.ClickException) -> str:
-    line = error.format_message()
+    line = " ".join(error.format_message().split())  # click sets choices on lines of their own
     context = error.ctx if isinstance(error, click.UsageError) else None
     return f"{line} (see {context.command_path} --help)" if context is not None else line

@@ -8,6 +8,7 @@ from edgeplane.cli.sessions import Session
 from edgeplane.client.errors import ApiError, ClientError
 from edgeplane.client.records import Login, NewNode, Node, NodeChanges
 from edgeplane.client.rest import Client
+from edgeplane.model.nodes import NodeStatus
 from edgeplane.wire import HEALTH_PATH
 
 ADMIN = "admin"
@@ -59,19 +60,24 @@ def log_in(place: Place, keys: Keys) -> Login | None:
         return None
     finally:
         client.close()
-    session = Session(url=client.base_url, username=ADMIN, token=login.token)
+    session = Session(url=client.base_url, username=ADMIN, token=login.token, since=place.since)
     sessions.save(place.session_file, session)
     return login
 
 
 def register(place: Place, token: str) -> Node:
-    """Make this machine's node known, or its address right."""
+    """Make this machine's node known, or its address right; its agent has just answered."""
     client = Client(place.control_url, token)
     try:
         known = client.find_node(NODE_NAME)
         port = place.agent.port
         if known is None:
-            new = NewNode(name=NODE_NAME, main_ip=place.agent_ip, agent_port=port)
+            new = NewNode(
+                name=NODE_NAME,
+                main_ip=place.agent_ip,
+                agent_port=port,
+                status=NodeStatus.ONLINE.value,
+            )
             return client.create_node(new)
         if (known.main_ip, known.agent_port) != (place.agent_ip, port):
             changes = NodeChanges(main_ip=place.agent_ip, agent_port=port)

@@ -1,17 +1,21 @@
 """One machine's state folder: what lies where in it, its secrets, and how its daemons start."""
 
+import errno
 import fcntl
+import ipaddress
 import os
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from edgeplane.cli.exits import Exit, Stop
 from edgeplane.cli.processes import Program
 from edgeplane.environ import Environ, ListenAddress, keep_secret, keep_token, write_private
+from edgeplane.model.clock import utc_now
 from edgeplane.model.errors import NotAllowed
 from edgeplane.model.users import check_password
 
@@ -25,12 +29,16 @@ _ELSEWHERE = ("MYSQL_DSN", "REDIS_ADDR", "REDIS_PASS", "REDIS_DB")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A state folder and the two addresses; ``use_environment``: settings around it count."""
+    """A state folder and the two addresses.
+
+    ``use_environment``: settings around it count. ``since``: when it was asked for.
+    """
 
     state: Path
     control: ListenAddress
     agent: ListenAddress
     use_environment: bool
+    since: datetime = field(default_factory=utc_now)
 
     @property
     def password_file(self) -> Path:
@@ -163,7 +171,7 @@ def programs(place: Place, keys: Keys) -> tuple[Program, Program]:
     )
 
 
-def free_address(option: str, wanted: ListenAddress) -> ListenAddress:
+def free_address(source: str, wanted: ListenAddress) -> ListenAddress:
     """Return an address that can be listened on now; port 0 becomes a free one.
 
     Raises:
@@ -175,13 +183,37 @@ def free_address(option: str, wanted: ListenAddress) -> ListenAddress:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((wanted.host, wanted.port))
+        except (UnicodeError, TypeError) as error:  # no name of a machine can be like that
+            raise Stop(Exit.USAGE, f"{source}: {wanted} names no machine") from error
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            hint = f"stop what listens there, or choose another port with {option}"
-            raise Stop(
-                Exit.FAILED, f"port {wanted.port} ({wanted}) cannot be used: {reason}; {hint}"
-            ) from error
+            hint = f"choose another address with {source}"
+            if error.errno == errno.EADDRINUSE:
+                hint = f"stop what listens there, or choose another port with {source}"
+            line = f"port {wanted.port} ({wanted}) cannot be used: {reason}; {hint}"
+            raise Stop(Exit.FAILED, line) from error
         return ListenAddress(wanted.host, probe.getsockname()[1])
+
+
+def check_apart(control: ListenAddress, agent: ListenAddress) -> None:
+    """Raise Stop where the two cannot listen side by side."""
+    everywhere = {"", "0.0.0.0", "::"}  # noqa: S104 - told apart
+    meet = control.host == agent.host or everywhere & {control.host, agent.host}
+    if control.port == agent.port and meet:
+        raise Stop(
+            Exit.USAGE,
+            f"control plane ({control}) and agent ({agent}) need a port each: "
+            "choose another with --listen or --agent-listen",
+        )
+
+
+def check_node_address(source: str, agent: ListenAddress) -> None:
+    """Raise Stop for an agent's address that no node can have."""
+    try:
+        ipaddress.ip_address(_reachable(agent).host)
+    except ValueError:
+        line = f"{source}: the agent needs an IP address, like 127.0.0.1:9090, not {agent}"
+        raise Stop(Exit.USAGE, line) from None
 
 
 def _reachable(listen: ListenAddress) -> ListenAddress:

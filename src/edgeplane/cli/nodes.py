@@ -13,6 +13,10 @@ from edgeplane.client.rest import Client
 from edgeplane.model.nodes import DEFAULT_AGENT_PORT, NodeStatus
 
 _STATUSES = Choice([status.value for status in NodeStatus])
+_STATUS_HELP = (
+    "online, offline: whether the last delivery reached it, kept up to date by itself;"
+    " maintenance: it is sent nothing and takes no new tasks, until a person ends it."
+)
 _PORTS = IntRange(1, 65535)
 _MAX_ID = 2**63 - 1
 
@@ -30,6 +34,13 @@ def node_id(client: Client, named: str) -> int:
     if found is None:
         raise Stop(Exit.NOT_FOUND, f"no node is named {named!r}")
     return found.id
+
+
+def _check_name(_: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
+    """Refuse what every other command would take for an id."""
+    if name is not None and name.isascii() and name.isdigit():
+        raise click.BadParameter("a name needs more than digits: those are an id", param=parameter)
+    return name
 
 
 @click.group()
@@ -72,11 +83,11 @@ def show_node(wishes: Wishes, named: str) -> None:
 
 
 @node.command("add")
-@click.argument("name")
+@click.argument("name", callback=_check_name)
 @click.argument("main_ip", metavar="IP")
 @click.option("--port", "agent_port", type=_PORTS, default=DEFAULT_AGENT_PORT, show_default=True)
 @click.option("--disabled", is_flag=True, help="Send it nothing yet.")
-@click.option("--status", type=_STATUSES)
+@click.option("--status", type=_STATUSES, help=_STATUS_HELP)
 @click.option("--sub-ip", "sub_ips", multiple=True, metavar="IP", help="A further address.")
 @api_options
 @pass_wishes
@@ -89,11 +100,11 @@ def add_node(wishes: Wishes, /, disabled: bool, sub_ips: tuple[str, ...], **fact
 
 @node.command("update")
 @click.argument("named", metavar="ID|NAME")
-@click.option("--name", help="Its new name.")
+@click.option("--name", callback=_check_name, help="Its new name.")
 @click.option("--ip", "main_ip", metavar="IP")
 @click.option("--port", "agent_port", type=_PORTS)
-@click.option("--enable/--disable", "enabled", default=None)
-@click.option("--status", type=_STATUSES)
+@click.option("--enable/--disable", "enabled", default=None, help="Send it tasks, or nothing.")
+@click.option("--status", type=_STATUSES, help=_STATUS_HELP)
 @click.option("--sub-ip", "sub_ips", multiple=True, metavar="IP", help="Replaces all sub-IPs.")
 @click.option("--no-sub-ips", is_flag=True, help="Remove all sub-IPs.")
 @api_options
@@ -118,7 +129,11 @@ def update_node(
 def delete_node(wishes: Wishes, named: tuple[str, ...]) -> None:
     """Delete nodes that have no unfinished tasks."""
     client = sessions.connect(wishes)
-    count = client.delete_nodes([node_id(client, name) for name in named])
+    ids = {node_id(client, name) for name in named}
+    count = client.delete_nodes(sorted(ids))
+    if count < len(ids):
+        line = f"deleted: {count}; not there: {len(ids) - count} of {len(ids)}"
+        raise Stop(Exit.NOT_FOUND, line)
     if wishes.json:
         output.print_json(client.last_data)
     else:

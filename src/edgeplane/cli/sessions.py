@@ -1,11 +1,13 @@
 """Who the command line is: the saved session, or what the environment says.
 
-A saved token goes only to the address it was issued by. Nothing here reads ``.env``: a file that
-lies in some folder must not choose where credentials are sent.
+A saved token goes only to the address it was issued by. Where there are two, the one counts that a
+person asked for last: by ``edgeplane login``, or by starting ``edgeplane up``. Nothing here reads
+``.env``: a file that lies in some folder must not choose where credentials are sent.
 """
 
 import os
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -14,6 +16,7 @@ from msgspec import Struct
 
 from edgeplane.cli.exits import Exit, Stop
 from edgeplane.cli.options import Wishes
+from edgeplane.client.errors import ClientError, Unreachable
 from edgeplane.client.rest import Client
 from edgeplane.environ import write_private
 
@@ -25,11 +28,12 @@ _MAX_BYTES = 64 << 10
 
 
 class Session(Struct, rename="camel", frozen=True, kw_only=True):
-    """What ``edgeplane login`` keeps."""
+    """What ``edgeplane login`` keeps; ``since``: when a person asked for it."""
 
     url: str
     username: str
     token: str
+    since: datetime = datetime.min.replace(tzinfo=UTC)
 
     def __repr__(self) -> str:
         """Say whose it is, never the token."""
@@ -56,36 +60,63 @@ def save(path: Path, session: Session) -> None:
 
 def connect(wishes: Wishes) -> Client:
     """Return a client that is logged in; raise Stop where nothing says who calls."""
-    asked = wishes.url or os.environ.get("EDGEPLANE_URL")
     saved = _saved()
-    client = open_client(asked or (saved[0].url if saved else DEFAULT_URL))
+    url = open_client(wishes, saved[0][1].url if saved else DEFAULT_URL).base_url
     token = os.environ.get("EDGEPLANE_TOKEN")
-    username, password = (os.environ.get(f"EDGEPLANE_{name}") for name in ("USERNAME", "PASSWORD"))
     if token:
-        return open_client(client.base_url, token)
+        return _client("EDGEPLANE_TOKEN", url, token, credential="EDGEPLANE_TOKEN")
+    username, password = (os.environ.get(f"EDGEPLANE_{name}") for name in ("USERNAME", "PASSWORD"))
     if username and password:
+        client = Client(url, credential=f"user {username}, EDGEPLANE_PASSWORD")
         client.login(username, password)
         return client
-    for session in saved:
-        if session.url == client.base_url:
-            return open_client(session.url, session.token)
-    raise Stop(Exit.FORBIDDEN, f"not logged in at {client.base_url}: run edgeplane login")
+    for path, session in saved:
+        if session.url == url:
+            whose = f"the session in {path}; log in anew with: edgeplane login --username NAME"
+            return _client(str(path), url, session.token, credential=whose)
+    raise _stranger(url)
 
 
-def open_client(url: str, token: str | None = None) -> Client:
-    """Make a client; an address or token that is none is a matter of usage."""
+def open_client(
+    wishes: Wishes, default: str = DEFAULT_URL, *, credential: str | None = None
+) -> Client:
+    """Make a client for the address that is asked for; raise Stop where it is none."""
+    from_environment = os.environ.get("EDGEPLANE_URL")
+    source = "--url" if wishes.url or not from_environment else "EDGEPLANE_URL"
+    return _client(source, wishes.url or from_environment or default, credential=credential)
+
+
+def _client(
+    source: str, url: str, token: str | None = None, *, credential: str | None = None
+) -> Client:
     try:
-        return Client(url, token)
+        return Client(url, token, credential=credential)
     except ValueError as error:
-        raise Stop(Exit.USAGE, f"--url or EDGEPLANE_TOKEN: {error}") from error
+        raise Stop(Exit.USAGE, f"{source}: {error}") from error
 
 
-def _saved() -> list[Session]:
-    """Return the sessions there are: a running ``up``'s in this folder, then the saved one."""
+def _stranger(url: str) -> Stop:
+    """Say what to do where nobody is logged in: there may be nothing yet to log in at."""
+    client = Client(url)
+    try:
+        client.ping()
+    except Unreachable as error:
+        hint = "; is edgeplane up running?" if url == DEFAULT_URL else ""
+        return Stop(Exit.UNREACHABLE, f"{error}{hint}")
+    except ClientError:
+        pass  # somebody is there
+    finally:
+        client.close()
+    return Stop(Exit.FORBIDDEN, f"not logged in at {url}: run edgeplane login")
+
+
+def _saved() -> list[tuple[Path, Session]]:
+    """Return the sessions there are, the latest first: a login's, and a running ``up``'s here."""
     paths = [config_file()]
     if not os.environ.get("EDGEPLANE_CONFIG_DIR"):
         paths.insert(0, LOCAL_FILE)
-    return [session for session in map(_read, paths) if session is not None]
+    found = [(path, session) for path in paths if (session := _read(path)) is not None]
+    return sorted(found, key=lambda each: each[1].since, reverse=True)
 
 
 def _read(path: Path) -> Session | None:

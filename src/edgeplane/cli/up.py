@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from edgeplane.cli import first_steps, local, output, processes, sessions
 from edgeplane.cli.exits import Exit, Stop
@@ -20,7 +21,7 @@ from edgeplane.cli.local import Keys, Place
 from edgeplane.cli.processes import Child
 from edgeplane.client.errors import ClientError
 from edgeplane.client.records import Login
-from edgeplane.environ import read_listen_address
+from edgeplane.environ import ListenAddress, read_listen_address
 from edgeplane.model.clock import utc_now
 
 READY_SECONDS = 60.0
@@ -37,28 +38,39 @@ _LOGIN_AGAIN_SECONDS = 30.0
     show_default=True,
     help="Everything it keeps lies below this folder.",
 )
-@click.option("--listen", default="127.0.0.1:8080", show_default=True, help="The control plane.")
-@click.option("--agent-listen", default="127.0.0.1:9090", show_default=True, help="The agent.")
+@click.option(
+    "--listen",
+    default="127.0.0.1:8080",
+    envvar="HTTP_ADDR",
+    show_default=True,
+    show_envvar=True,
+    help="The control plane.",
+)
+@click.option(
+    "--agent-listen",
+    default="127.0.0.1:9090",
+    envvar="AGENT_HTTP_ADDR",
+    show_default=True,
+    show_envvar=True,
+    help="The agent.",
+)
 @click.option(
     "--use-environment",
     is_flag=True,
     help="Let MYSQL_DSN, REDIS_ADDR, AGENT_TOKEN and .env count; without it, SQLite is used.",
 )
-def up(state_dir: Path, listen: str, agent_listen: str, use_environment: bool) -> None:
+@click.pass_context
+def up(
+    context: click.Context, state_dir: Path, listen: str, agent_listen: str, use_environment: bool
+) -> None:
     """Run control plane and agent on this machine.
 
     Ports given as 0 are chosen. Ctrl-C stops both.
     """
     state = state_dir.expanduser().absolute()
     with local.held(state), _stop_signals() as stopped:
-        place = Place(
-            state=state,
-            control=local.free_address("--listen", read_listen_address("--listen", listen)),
-            agent=local.free_address(
-                "--agent-listen", read_listen_address("--agent-listen", agent_listen)
-            ),
-            use_environment=use_environment,
-        )
+        control, agent = _addresses(context, listen, agent_listen)
+        place = Place(state=state, control=control, agent=agent, use_environment=use_environment)
         keys = local.prepare(place)
         children = [Child(program) for program in local.programs(place, keys)]
         try:
@@ -67,6 +79,27 @@ def up(state_dir: Path, listen: str, agent_listen: str, use_environment: bool) -
             with contextlib.suppress(OSError):
                 place.session_file.unlink()
             processes.stop_all(children)
+
+
+def _addresses(
+    context: click.Context, listen: str, agent_listen: str
+) -> tuple[ListenAddress, ListenAddress]:
+    """Return two addresses that can be listened on; whoever chose a wrong one is named."""
+
+    def source(option: str, variable: str) -> str:
+        name = option.removeprefix("--").replace("-", "_")
+        chosen = context.get_parameter_source(name)
+        return variable if chosen is ParameterSource.ENVIRONMENT else option
+
+    of_control = source("--listen", "HTTP_ADDR")
+    of_agent = source("--agent-listen", "AGENT_HTTP_ADDR")
+    wanted = read_listen_address(of_control, listen)
+    wanted_agent = read_listen_address(of_agent, agent_listen)
+    local.check_node_address(of_agent, wanted_agent)
+    control = local.free_address(of_control, wanted)
+    agent = local.free_address(of_agent, wanted_agent)
+    local.check_apart(control, agent)
+    return control, agent
 
 
 def _run(place: Place, keys: Keys, children: list[Child], stopped: threading.Event) -> None:
@@ -129,6 +162,8 @@ class _Refresh:
             self._due = time.monotonic() + _LOGIN_AGAIN_SECONDS
         else:
             self._due = _half_life(login)
+            if login is None:
+                _advise(self._place)
 
 
 def _half_life(login: Login | None) -> float:
@@ -168,11 +203,21 @@ def _announce(place: Place, *, logged_in: bool) -> None:
         click.echo("\nA first task, in another terminal in this folder:\n")
         click.echo(f"  {_command(place)} {task}\n")
     else:
-        output.tell(
-            f"the password in {place.password_file} is no longer the one of"
-            f" {first_steps.ADMIN}: write the present one there, or log in with edgeplane login"
-        )
+        _advise(place)
     click.echo("Ctrl-C stops it.")
+
+
+def _advise(place: Place) -> None:
+    """Say what to do where the kept password opens nothing: changed, or its user disabled."""
+    admin = first_steps.ADMIN
+    users = f"EDGEPLANE_STATE_DIR={shlex.quote(str(place.state / local.CONTROL))} edgeplane user"
+    output.tell(
+        f"{admin} cannot log in with the password in {place.password_file}: no session is kept"
+    )
+    output.tell("  to go on as another user: edgeplane login --username NAME")
+    output.tell(f"  if {admin} has another password now: write it there, and start again")
+    output.tell(f"  if {admin} is disabled: {users} enable {admin}")
+    output.tell(f"  if the password is forgotten: {users} passwd {admin}")
 
 
 def _command(place: Place) -> str:

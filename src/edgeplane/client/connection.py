@@ -33,10 +33,14 @@ T = TypeVar("T")
 
 
 class Connection:
-    """A kept-alive connection; ``last_data`` is the data of the latest answer as it came."""
+    """A kept-alive connection; ``last_data`` is the data of the latest answer as it came.
 
-    def __init__(self, base_url: str, token: str | None) -> None:
+    ``credential`` says for errors, in words, who the requests are of.
+    """
+
+    def __init__(self, base_url: str, token: str | None, credential: str | None = None) -> None:
         self.base_url = check_url(base_url)
+        self.credential = credential
         self.last_data = b"null"
         self._pool = urllib3.PoolManager(maxsize=1)
         self._token: str | None = None
@@ -81,6 +85,7 @@ class Connection:
             envelope.message,
             request_id,
             retry_after=int(after) if _SECONDS.fullmatch(after) else None,
+            credential=self.credential,
         )
 
     def _send(

@@ -16,7 +16,10 @@ class Unreachable(ClientError):
 
 
 class ApiError(ClientError):
-    """The answer is an error: the contract's code, the HTTP status and the message as sent."""
+    """The answer is an error: the contract's code, the HTTP status and the message as sent.
+
+    ``credential`` says in words what the request was sent with, where whoever made the client did.
+    """
 
     def __init__(
         self,
@@ -26,6 +29,7 @@ class ApiError(ClientError):
         request_id: str | None = None,
         *,
         retry_after: int | None = None,
+        credential: str | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -33,3 +37,4 @@ class ApiError(ClientError):
         self.message = message
         self.request_id = request_id
         self.retry_after = retry_after
+        self.credential = credential

@@ -30,9 +30,16 @@ class Client:
     Every call raises ApiError where the answer is an error, Unreachable where there is none.
     """
 
-    def __init__(self, base_url: str, token: str | None = None) -> None:
-        """Take ``http://host:port``; raise ValueError where the address or the token is none."""
-        self._connection = Connection(base_url, token)
+    def __init__(
+        self, base_url: str, token: str | None = None, *, credential: str | None = None
+    ) -> None:
+        """Take ``http://host:port``; ``credential`` says in errors whose calls these are.
+
+        Raises:
+            ValueError: the address or the token is none.
+
+        """
+        self._connection = Connection(base_url, token, credential)
 
     @property
     def base_url(self) -> str:

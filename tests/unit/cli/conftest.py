@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from edgeplane.cli.main import run
+from edgeplane.cli.root import run
 from unit.cli.fake_api import FakeApi, serve
 
 
@@ -33,7 +33,7 @@ def clean_environment(monkeypatch, tmp_path):
     for name in (
         *("EDGEPLANE_URL", "EDGEPLANE_TOKEN", "EDGEPLANE_USERNAME", "EDGEPLANE_PASSWORD"),
         *("EDGEPLANE_DEBUG", "XDG_CONFIG_HOME", "MYSQL_DSN", "REDIS_ADDR", "EDGEPLANE_CONFIG_DIR"),
-        *("ADMIN_PASSWORD", "AGENT_TOKEN", "JWT_SECRET"),
+        *("ADMIN_PASSWORD", "AGENT_TOKEN", "JWT_SECRET", "HTTP_ADDR", "AGENT_HTTP_ADDR"),
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

@@ -41,10 +41,15 @@ def up(tmp_path):
         each.close()
 
 
-def _edgeplane(folder, *arguments):
+#: Where ``up`` keeps the tables, as the page on operations says it.
+_STORE = {"EDGEPLANE_STATE_DIR": ".state/control"}
+
+
+def _edgeplane(folder, *arguments, **env):
     done = subprocess.run(
         [sys.executable, "-m", "edgeplane", *arguments],
         cwd=folder,
+        env={**os.environ, **env},
         capture_output=True,
         text=True,
         timeout=60,
@@ -158,6 +163,69 @@ def test_a_malformed_address_is_one_line(up):
     refused = up("--listen", "8080")
     assert refused.process.wait(30) == 2
     refused.wait_for("--listen: must look like :8080")
+
+
+def test_addresses_of_the_environment_count(up):
+    """HTTP_ADDR and AGENT_HTTP_ADDR are the defaults, and named where they cannot be."""
+    refused = up("--state-dir", "s", HTTP_ADDR="8080")
+    assert refused.process.wait(30) == 2
+    refused.wait_for("HTTP_ADDR: must look like :8080")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        refused = up("--listen", "127.0.0.1:0", AGENT_HTTP_ADDR=address)
+        assert refused.process.wait(30) == 1
+        refused.wait_for("stop what listens there, or choose another port with AGENT_HTTP_ADDR")
+
+
+@pytest.mark.parametrize(
+    ("listen", "agent", "code", "line"),
+    [
+        ("127.0.0.1:0", "localhost:0", 2, "--agent-listen: the agent needs an IP address"),
+        ("\u00e9" * 70 + ":0", "127.0.0.1:0", 2, "names no machine"),
+        ("192.0.2.1:0", "127.0.0.1:0", 1, "cannot be used: cannot assign requested address"),
+    ],
+)
+def test_addresses_are_looked_at_before_anything_starts(up, listen, agent, code, line):
+    """One line, no daemon, and no advice to stop what does not listen."""
+    refused = up("--listen", listen, "--agent-listen", agent)
+    assert refused.process.wait(30) == code
+    refused.wait_for(line)
+    assert len(refused.lines) == 1
+    assert "stop what listens" not in refused.lines[0]
+
+
+def test_both_need_a_port_each():
+    """The same port twice is one line, unless the addresses keep them apart."""
+    one, other = ListenAddress("127.0.0.1", 8080), ListenAddress("127.0.0.2", 8080)
+    for control, agent in ((one, one), (one, ListenAddress("", 8080))):
+        with pytest.raises(Stop, match="need a port each"):
+            local.check_apart(control, agent)
+    local.check_apart(one, other)
+
+
+def test_its_node_is_online_at_once(up):
+    """The agent was asked before: the node is not shown as away until its first task."""
+    running = up()
+    running.wait_for("Ctrl-C stops it.")
+    code, out = _edgeplane(running.folder, "node", "show", "local", "--json")
+    assert (code, json.loads(out)["status"]) == (0, "online")
+
+
+def test_where_admin_is_locked_out_the_advice_helps(up):
+    """It goes on without a session; the lines it prints let somebody in again."""
+    first = up()
+    first.wait_for("Ctrl-C stops it.")
+    code, _ = _edgeplane(first.folder, "user", "disable", "admin", **_STORE)
+    assert code == 0
+    assert first.stop() == 0
+    again = up()
+    again.wait_for("Ctrl-C stops it.")
+    (line,) = [each for each in again.lines if "is disabled: " in each]
+    assert line.endswith(" edgeplane user enable admin")
+    assert f"EDGEPLANE_STATE_DIR={again.folder}/.state/control " in line
+    assert any("edgeplane login --username NAME" in each for each in again.lines)
+    assert not (again.folder / ".state" / "session.json").exists()
+    assert _edgeplane(again.folder, "user", "enable", "admin", **_STORE)[0] == 0
 
 
 def test_what_points_elsewhere_is_kept_from_the_daemons(tmp_path, monkeypatch):

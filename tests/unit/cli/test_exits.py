@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
 
-from edgeplane.cli import main, nodes
+from edgeplane.cli import nodes, root
 from edgeplane.cli.exits import Exit, stop_for
 from edgeplane.environ import SettingError
 from edgeplane.model import errors
@@ -75,9 +76,9 @@ def test_what_is_no_control_plane_is_said_to_be_none(logged_in, edgeplane):
     assert "not as a control plane does" in outcome.err
 
 
-def test_who_is_not_logged_in_learns_how(edgeplane):
-    """Without any credentials nothing is sent: exit code 3 and the command to run."""
-    outcome = edgeplane("task", "list")
+def test_who_is_not_logged_in_learns_how(api, edgeplane):
+    """Without any credentials nothing is asked for: exit code 3 and the command to run."""
+    outcome = edgeplane("task", "list", "--url", api.url)
     assert outcome.code == 3
     assert "run edgeplane login" in outcome.err
 
@@ -96,6 +97,8 @@ def test_who_is_not_logged_in_learns_how(edgeplane):
         ("node", "update", "1"),
         ("node", "update", "1", "--sub-ip", "::1", "--no-sub-ips"),
         ("node", "delete"),
+        ("node", "add", "77", "192.0.2.1"),
+        ("node", "update", "edge-1", "--name", "77"),
         ("--url", "nowhere", "node", "list"),
         ("node", "show", "\udcff"),
     ],
@@ -106,6 +109,7 @@ def test_wrong_usage_is_two(logged_in, edgeplane, arguments):
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith("edgeplane: ")
     assert outcome.err.count("\n") == 1
+    assert "\\" not in outcome.err.replace("\\udcff", "")
     assert logged_in.requests == []
 
 
@@ -190,7 +194,7 @@ def test_python_m_edgeplane_works():
 def test_the_help_loads_no_server_parts():
     """An edge node has none of these installed, and --help does not wait for them."""
     code = (
-        "import sys, edgeplane.cli.main as m; m.run(['--help']);"
+        "import sys, edgeplane.cli.root as m; m.run(['--help']);"
         "heavy = {'urllib3',"
         " 'sqlalchemy', 'fastapi', 'uvicorn', 'alembic', 'jwt', 'redis', 'pymysql'};"
         "sys.exit(bool(heavy & set(sys.modules)))"
@@ -214,6 +218,41 @@ def test_a_reader_that_leaves_is_no_matter(logged_in):
     assert done.stderr == b""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("command", [("node", "show", "7", "--json"), ("--help",)])
+def test_an_output_that_takes_nothing_is_one_line(logged_in, command):
+    """A full disk behind standard output: exit code 1, and no traceback from the interpreter."""
+    logged_in.answer("GET", "/api/v1/nodes/7", NODE)
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "edgeplane", *command],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 1
+    said = b"edgeplane: standard output cannot be written: No space left on device\n"
+    assert done.stderr == said
+
+
+@pytest.mark.parametrize("moment", ["edgeplane.cli.root", "edgeplane.cli.lazy"])
+def test_an_interrupt_while_it_begins_is_quiet(moment):
+    """Ctrl-C while modules are imported ends with 130 and no traceback."""
+    code = (
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {moment!r}: raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from edgeplane.cli.main import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
 def test_the_token_is_never_printed(logged_in, edgeplane):
     """Neither success nor failure shows the token."""
     logged_in.answer("GET", "/api/v1/agent-tasks/12", TASK)
@@ -225,8 +264,8 @@ def test_the_token_is_never_printed(logged_in, edgeplane):
 
 def test_the_root_summaries_are_those_of_the_commands():
     """The help, which imports no command, says of each what the command says of itself."""
-    for name, entry in main.root.entries.items():
-        command = main.root.get_command(click.Context(main.root), name)
+    for name, entry in root.root.entries.items():
+        command = root.root.get_command(click.Context(root.root), name)
         assert command is not None
         assert (command.name, command.get_short_help_str(100)) == (name, entry.summary)
 
@@ -245,7 +284,7 @@ def test_every_command_has_json():
 
     without = {
         path
-        for path, command in leaves(main.root)
+        for path, command in leaves(root.root)
         if not any(parameter.name == "json" for parameter in command.params)
     }
     assert without == {("up",), ("serve",)}  # what they say is for whoever watches them

@@ -41,6 +41,18 @@ def test_delete_takes_ids_and_names(logged_in, edgeplane):
     assert json.loads(edgeplane("node", "delete", "3", "--json").out) == {"deletedCount": 2}
 
 
+def test_deleting_what_is_not_there_is_not_found(logged_in, edgeplane):
+    """Exit code 4, whether none or only some of the nodes were there."""
+    logged_in.answer("POST", "/api/v1/nodes/delete", {"deletedCount": 0})
+    logged_in.answer("POST", "/api/v1/nodes/delete", {"deletedCount": 1})
+    outcome = edgeplane("node", "delete", "77")
+    assert (outcome.code, outcome.out) == (4, "")
+    assert outcome.err == "edgeplane: deleted: 0; not there: 1 of 1\n"
+    outcome = edgeplane("node", "delete", "77", "3", "--json")
+    assert outcome.code == 4
+    assert json.loads(outcome.out)["code"] == 3001
+
+
 def test_a_list_is_a_table(logged_in, edgeplane):
     """Filters become the query, nodes become rows, and a further page is named."""
     logged_in.answer("GET", "/api/v1/nodes", {**page(NODE), "total": 21})

@@ -10,6 +10,7 @@ import pytest
 
 from edgeplane.cli import sessions
 from edgeplane.cli.sessions import Session
+from edgeplane.model.clock import utc_now
 from unit.cli.fake_api import LOGIN, page
 
 
@@ -31,8 +32,8 @@ def _token(api):
     return api.requests[-1].headers.get("Authorization")
 
 
-def _save(path, api, token="saved-token"):
-    sessions.save(Path(path), Session(url=api.url, username="admin", token=token))
+def _save(path, api, token="saved-token", **given):
+    sessions.save(Path(path), Session(url=api.url, username="admin", token=token, **given))
 
 
 def test_login_keeps_a_private_session(listing, edgeplane, passed):
@@ -81,7 +82,8 @@ def test_a_token_goes_only_where_it_was_issued(listing, api, edgeplane):
     other = api.url.replace("127.0.0.1", "localhost")
     outcome = edgeplane("node", "list", "--url", other)
     assert outcome.code == 3
-    assert listing.requests == []
+    assert [request.path for request in listing.requests] == ["/api/v1/ping"]
+    assert _token(listing) is None
 
 
 def test_the_environment_comes_first(listing, edgeplane, monkeypatch):
@@ -103,6 +105,77 @@ def test_a_running_up_in_this_folder_comes_before_the_saved_session(listing, edg
     _save(".state/session.json", listing, token="local-token")
     assert edgeplane("node", "list").code == 0
     assert _token(listing) == "Bearer local-token"
+
+
+def test_a_login_in_the_folder_of_a_running_up_counts(listing, edgeplane, passed):
+    """What a person asked for last counts: a login after ``up`` was started, or the other way."""
+    _save(".state/session.json", listing, token="local-token", since=utc_now())
+    passed("the-password\n")
+    assert edgeplane("login", "--url", listing.url, "--password-stdin").code == 0
+    assert edgeplane("node", "list").code == 0
+    assert _token(listing) == "Bearer made-token"
+    _save(".state/session.json", listing, token="later-token", since=utc_now())
+    assert edgeplane("node", "list").code == 0
+    assert _token(listing) == "Bearer later-token"
+
+
+def test_login_takes_the_user_from_the_environment(listing, edgeplane, monkeypatch):
+    """EDGEPLANE_USERNAME and EDGEPLANE_PASSWORD count, the option first."""
+    monkeypatch.setenv("EDGEPLANE_USERNAME", "ci")
+    monkeypatch.setenv("EDGEPLANE_PASSWORD", "ci-password")
+    assert edgeplane("login", "--url", listing.url).code == 0
+    assert listing.requests[-1].json == {"username": "ci", "password": "ci-password"}
+    assert edgeplane("login", "--url", listing.url, "--username", "ann").code == 0
+    assert listing.requests[-1].json["username"] == "ann"
+
+
+def test_what_was_refused_is_named(api, edgeplane, monkeypatch, passed):
+    """A person learns which of the places a password or token comes from holds the wrong one."""
+    for method, path in (("POST", "/api/v1/auth/login"), ("GET", "/api/v1/nodes")):
+        api.refuse(method, path, 401, 1002, "invalid")
+    monkeypatch.setenv("EDGEPLANE_URL", api.url)
+    _save(sessions.config_file(), api)
+    file = sessions.config_file()
+    assert edgeplane("node", "list").err == (
+        f"edgeplane: invalid (the session in {file}; log in anew with:"
+        " edgeplane login --username NAME)\n"
+    )
+    passed("wrong-word\n")
+    assert edgeplane("login", "--password-stdin").err == (
+        "edgeplane: invalid (user admin, the password given)\n"
+    )
+    monkeypatch.setenv("EDGEPLANE_USERNAME", "ci")
+    monkeypatch.setenv("EDGEPLANE_PASSWORD", "wrong-word")
+    for command in (("login",), ("node", "list")):
+        assert edgeplane(*command).err == "edgeplane: invalid (user ci, EDGEPLANE_PASSWORD)\n"
+    monkeypatch.setenv("EDGEPLANE_TOKEN", "wrong-token")
+    assert edgeplane("node", "list").err == "edgeplane: invalid (EDGEPLANE_TOKEN)\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("EDGEPLANE_URL", "nowhere"), ("EDGEPLANE_TOKEN", "a token"), ("--url", "nowhere")],
+)
+def test_a_malformed_address_or_token_is_named(api, edgeplane, monkeypatch, name, value):
+    """The line begins with what holds it."""
+    monkeypatch.setenv("EDGEPLANE_URL", api.url)
+    options = (name, value) if name.startswith("--") else ()
+    if not options:
+        monkeypatch.setenv(name, value)
+    outcome = edgeplane("node", "list", *options)
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"edgeplane: {name}: ")
+    assert api.requests == []
+
+
+def test_where_nothing_listens_that_is_said(edgeplane, monkeypatch, nobody):
+    """Nobody is logged in and nobody is there: the second is what has to be mended first."""
+    monkeypatch.setattr(sessions, "DEFAULT_URL", nobody)
+    outcome = edgeplane("node", "list")
+    assert outcome.code == 7
+    assert outcome.err == (
+        f"edgeplane: cannot reach {nobody}: connection refused; is edgeplane up running?\n"
+    )
 
 
 def test_a_chosen_config_folder_is_the_only_one(listing, edgeplane, monkeypatch, tmp_path):
