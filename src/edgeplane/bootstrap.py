@@ -3,15 +3,17 @@
 import fcntl
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from random import SystemRandom
+from socket import socket
 from typing import TypeVar
 
 import uvloop
 from redis.asyncio import Redis
 
+from edgeplane import environ
 from edgeplane import settings as configuration
 from edgeplane.api.app import make_app
 from edgeplane.api.parts import Parts
@@ -21,6 +23,7 @@ from edgeplane.dispatch.engine import Engine, Limits
 from edgeplane.dispatch.hints import Hints
 from edgeplane.dispatch.redis_hints import RedisHints
 from edgeplane.dispatch.work import Rules
+from edgeplane.environ import SettingError
 from edgeplane.listening import Server, bind
 from edgeplane.model.errors import DatabaseError
 from edgeplane.model.retry import RetryPolicy
@@ -28,7 +31,7 @@ from edgeplane.observe import crashpoints, logs
 from edgeplane.services import users
 from edgeplane.services.intake import Intake
 from edgeplane.services.users import Sessions
-from edgeplane.settings import Settings
+from edgeplane.settings import DatabaseSettings, Settings
 from edgeplane.store import mailboxes
 from edgeplane.store import migrate as migrations
 from edgeplane.store.database import Database
@@ -38,6 +41,11 @@ from edgeplane.store.urls import URL, database_url, place
 from edgeplane.transport.push import PushTransport
 
 T = TypeVar("T")
+
+_GONE = (
+    "is not there: EDGEPLANE_STATE_DIR says in which folder it lies (beside `edgeplane up`: "
+    ".state/control); `edgeplane migrate` makes a new one"
+)
 
 
 class StartError(Exception):
@@ -49,75 +57,85 @@ def serve(settings: Settings) -> int:
 
     Raises:
         StartError: something it needs is not there.
+        SettingError: a setting names what does not exist.
 
     """
     logs.set_up()
     try:
         crashpoints.arm(settings.crash_at)
     except ValueError as error:
-        raise StartError(str(error)) from error
-    for warning in configuration.warnings(settings):
+        raise SettingError(str(error)) from error
+    for warning in _warnings(settings):
         logs.warn_loudly(warning)
-    if settings.migrate:
-        migrate(settings)
-    elif problem := check_schema(settings):
-        raise StartError(problem)
-    return uvloop.run(_serve(settings))
+    with ExitStack() as stack:
+        # Before anything is written: a second one must not change the tables of the first.
+        stack.enter_context(_alone(settings.database))
+        listening = stack.enter_context(_bound(settings))
+        if settings.migrate:
+            migrate(settings.database)
+        elif problem := check_schema(settings.database):
+            raise StartError(problem)
+        return uvloop.run(_serve(settings, listening))
 
 
-def migrate(settings: Settings) -> int:
+def migrate(database: DatabaseSettings) -> int:
     """Bring the tables up to date; return how many there are. Raises StartError."""
     logs.say("Starting database migration...")
-    tables = _on_schema(settings, migrations.upgrade)
+    tables = _on_schema(database, migrations.upgrade)
     logs.say(f"✓ Database migration completed successfully ({tables} tables)")
     return tables
 
 
-def migrate_down(settings: Settings, revision: str) -> None:
-    """Take the tables back to a revision; ``base`` leaves none. Raises StartError."""
-    _on_schema(settings, lambda url: migrations.downgrade(url, revision))
+def migrate_down(database: DatabaseSettings, revision: str) -> None:
+    """Take the tables back to a revision; ``base`` leaves none.
+
+    Raises:
+        StartError: that is not possible, or a control plane runs on the SQLite file.
+
+    """
+    if _is_gone(database.path):
+        raise StartError(f"the database at {place(database)} {_GONE}")
+    with _alone(database):
+        _on_schema(database, lambda url: migrations.downgrade(url, revision))
 
 
-def check_schema(settings: Settings) -> str | None:
+def check_schema(database: DatabaseSettings) -> str | None:
     """Say in one line what is wrong with the tables, if anything. Raises StartError."""
-    found, needed = _on_schema(settings, migrations.state)
-    if found == needed:
+    if _is_gone(database.path):  # to open SQLite's file would make it
+        return f"the database at {place(database)} {_GONE}"
+    problem = _on_schema(database, migrations.problem)
+    if problem is None:
         return None
-    at = f"at revision {found}" if found else "empty"
     return (
-        f"the database is {at}, this version needs {needed}: "
+        f"the database at {place(database)} {problem}: "
         "run `edgeplane migrate`, or start with MIGRATE=1"
     )
 
 
-def with_store(settings: Settings, use: Callable[[Database], Awaitable[T]]) -> T:
+def with_store(database: DatabaseSettings, use: Callable[[Database], Awaitable[T]]) -> T:
     """Open the store for one use, on the control plane's own host. Raises StartError."""
-    if problem := check_schema(settings):
+    if problem := check_schema(database):
         raise StartError(problem)
 
     async def run() -> T:
-        database = Database(database_url(settings.database))
+        store = Database(database_url(database))
         try:
-            return await use(database)
+            return await use(store)
         finally:
-            await database.close()
+            await store.close()
 
     return uvloop.run(run())
 
 
-def _on_schema(settings: Settings, work: Callable[[URL], T]) -> T:
+def _on_schema(database: DatabaseSettings, work: Callable[[URL], T]) -> T:
     try:
-        return work(database_url(settings.database))
+        return work(database_url(database))
     except SchemaError as error:
-        raise StartError(f"the database at {place(settings.database)}: {error}") from error
+        raise StartError(f"the database at {place(database)}: {error}") from error
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: Settings, listening: socket) -> int:
     async with AsyncExitStack() as stack:
-        listening = bind("HTTP_ADDR", settings.listen)
-        stack.callback(listening.close)
-        if settings.database.path is not None:
-            stack.callback(os.close, _alone(settings.state_dir))
         database = Database(database_url(settings.database))
         stack.push_async_callback(database.close)
         await _prepare(settings, database)
@@ -223,15 +241,52 @@ def _say_running(settings: Settings, port: int) -> None:
     logs.say(f"Server running on http://{shown}:{port}/")
 
 
-def _alone(state_dir: Path) -> int:
+def _warnings(settings: Settings) -> list[str]:
+    open_to_all = environ.openness(settings.state_dir)
+    return [*configuration.warnings(settings), *([open_to_all] if open_to_all else [])]
+
+
+def _bound(settings: Settings) -> socket:
+    try:
+        return bind("HTTP_ADDR", settings.listen)
+    except SettingError as error:
+        raise StartError(str(error)) from error
+
+
+@contextmanager
+def _alone(database: DatabaseSettings) -> Iterator[None]:
     """Hold the state folder: a second process on the same SQLite file is refused."""
-    held = os.open(state_dir / "edgeplane.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    if database.path is None:
+        yield
+        return
+    file = database.path.with_name("edgeplane.lock")
+    try:
+        held = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartError(f"{file} cannot be opened: {error.strerror}") from error
+    try:
+        _lock(held, file.parent)
+        yield
+    finally:
+        os.close(held)
+
+
+def _is_gone(path: Path | None) -> bool:
+    try:
+        return path is not None and not path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # there or not: opening it tells why it cannot be used
+        return False
+
+
+def _lock(held: int, state_dir: Path) -> None:
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        os.close(held)
         raise StartError(
-            f"another control plane runs on {state_dir}: stop it, or give this one its own "
+            f"a control plane runs on {state_dir}: stop it, or choose another folder with "
             "EDGEPLANE_STATE_DIR"
         ) from error
-    return held
+    except OSError as error:
+        raise StartError(f"{state_dir} cannot be locked: {error.strerror}") from error

@@ -108,6 +108,19 @@ class Environ:
         """
         return read_listen_address(name, self.text(name, default))
 
+    def path(self, name: str, default: Callable[[], Path]) -> Path:
+        """Return where a state folder is or would be; nothing is made.
+
+        Raises:
+            SettingError: nobody can tell.
+
+        """
+        written = self.text(name)
+        try:
+            return (Path(written).expanduser() if written else default()).absolute()
+        except RuntimeError as error:  # whose home it is, nobody can tell
+            raise SettingError(f"{name}: must be an absolute path: {error}") from error
+
     def folder(self, name: str, default: Callable[[], Path]) -> Path:
         """Return a state folder, made with mode 0700 where it is not there yet.
 
@@ -115,13 +128,11 @@ class Environ:
             SettingError: it cannot be made or written.
 
         """
-        try:
-            written = self.text(name)
-            path = (Path(written).expanduser() if written else default()).absolute()
-        except RuntimeError as error:  # whose home it is, nobody can tell
-            raise SettingError(f"{name}: must be an absolute path: {error}") from error
+        path = self.path(name, default)
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise SettingError(f"{name}: {path} is not a folder") from error
         except OSError as error:
             raise SettingError(f"{name}: {path} cannot be made: {error.strerror}") from error
         if not os.access(path, os.W_OK | os.X_OK):
@@ -169,6 +180,14 @@ def default_state_folder(name: str) -> Path:
         return Path("/var/lib") / name
     base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(base) / name
+
+
+def openness(folder: Path) -> str | None:
+    """Say in one line that others may change what lies in a state folder, if they may."""
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if not mode & 0o022:
+        return None
+    return f"{folder} has mode {mode:04o}: others can put files into it; chmod 700 it"
 
 
 def weakness(source: str, value: str) -> str | None:

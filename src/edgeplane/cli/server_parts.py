@@ -8,10 +8,11 @@ import importlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar, cast
 
+from edgeplane import settings as configuration
 from edgeplane.cli.exits import Exit, Stop
-from edgeplane.environ import Environ
+from edgeplane.environ import Environ, default_state_folder
 from edgeplane.model.users import Role, User
-from edgeplane.settings import Settings, load
+from edgeplane.settings import DatabaseSettings, Settings
 
 T = TypeVar("T")
 
@@ -24,16 +25,16 @@ class Bootstrap(Protocol):
     def serve(self, settings: Settings) -> int:
         """Serve until a signal comes."""
 
-    def migrate(self, settings: Settings) -> int:
+    def migrate(self, database: DatabaseSettings) -> int:
         """Bring the tables up to date; return how many there are."""
 
-    def migrate_down(self, settings: Settings, revision: str) -> None:
+    def migrate_down(self, database: DatabaseSettings, revision: str) -> None:
         """Take the tables back to a revision."""
 
-    def check_schema(self, settings: Settings) -> str | None:
+    def check_schema(self, database: DatabaseSettings) -> str | None:
         """Return None where the tables are current, else one line."""
 
-    def with_store(self, settings: Settings, use: Callable[[Any], Awaitable[T]]) -> T:
+    def with_store(self, database: DatabaseSettings, use: Callable[[Any], Awaitable[T]]) -> T:
         """Run something with the open store."""
 
 
@@ -67,15 +68,30 @@ def users() -> Users:
 
 
 def settings() -> Settings:
-    """Read the control plane's settings; raise SettingError for one that cannot be used."""
-    return load(Environ.load())
+    """Read the control plane's settings, and make the folder and the secrets that are missing.
+
+    Raises:
+        SettingError: one of them cannot be used.
+
+    """
+    return configuration.load(Environ.load())
+
+
+def database() -> DatabaseSettings:
+    """Read where the tables are, and make nothing; raise SettingError where nobody can tell."""
+    environ = Environ.load()
+    written = environ.text("MYSQL_DSN")
+    if written:
+        return DatabaseSettings(url_parts=configuration.read_dsn(written), path=None)
+    folder = environ.path("EDGEPLANE_STATE_DIR", lambda: default_state_folder("edgeplane"))
+    return DatabaseSettings(url_parts=None, path=folder / "edgeplane.db")
 
 
 def use_store(use: Callable[[Any], Awaitable[T]]) -> T:
     """Run something with the store these settings name."""
     parts = bootstrap()
     try:
-        return parts.with_store(settings(), use)
+        return parts.with_store(database(), use)
     except parts.StartError as error:
         raise Stop(Exit.FAILED, str(error)) from error
 
@@ -86,5 +102,7 @@ def _load(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.split(".")[0] == "edgeplane":
             raise
-        needed = "this command needs the control plane: pip install 'edgeplane[server]'"
+        needed = (
+            "this command needs the control plane: pip install '.[server]' in its source folder"
+        )
         raise Stop(Exit.USAGE, needed) from error

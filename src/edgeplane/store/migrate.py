@@ -13,6 +13,7 @@ from sqlalchemy import URL, Connection, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from edgeplane.store.database import make_engine
+from edgeplane.store.rows import metadata
 
 T = TypeVar("T")
 
@@ -28,12 +29,16 @@ def upgrade(url: URL) -> int:
     """Bring the schema to this version, from empty or any earlier one; return how many tables.
 
     One process at a time, and again after one that was killed half-way: MariaDB commits each
-    statement that changes the schema, so a migration makes only what is not there yet.
+    statement that changes the schema, so a migration makes only what is not there yet. That is also
+    how a table comes back that somebody dropped: all steps are taken again.
     """
 
     def work(connection: Connection) -> int:
         _wait_for_turn(connection)
-        command.upgrade(_config(connection), "head")
+        config = _config(connection)
+        if _revision(connection) == _head() and _missing(connection):
+            command.stamp(config, "base")
+        command.upgrade(config, "head")
         tables = inspect(connection).get_table_names()
         return len([table for table in tables if table != "alembic_version"])
 
@@ -42,7 +47,13 @@ def upgrade(url: URL) -> int:
 
 def downgrade(url: URL, revision: str) -> None:
     """Take the schema back to a revision (``base``: nothing left)."""
-    _run(url, lambda connection: command.downgrade(_config(connection), revision))
+
+    def work(connection: Connection) -> None:
+        _wait_for_turn(connection)
+        _revision(connection)
+        command.downgrade(_config(connection), revision)
+
+    _run(url, work)
 
 
 def check(url: URL) -> None:
@@ -52,11 +63,26 @@ def check(url: URL) -> None:
 
 def state(url: URL) -> tuple[str | None, str | None]:
     """Return the revision the database is at, and the one this version needs."""
-    needed = ScriptDirectory.from_config(_config()).get_current_head()
-    found = _run(
-        url, lambda connection: MigrationContext.configure(connection).get_current_revision()
-    )
-    return found, needed
+    return _run(url, _revision), _head()
+
+
+def problem(url: URL) -> str | None:
+    """Say what `upgrade` would mend, if anything: ``is empty, this version needs 0001``.
+
+    Raises:
+        SchemaError: the database cannot be reached, or a newer release has written it.
+
+    """
+
+    def work(connection: Connection) -> str | None:
+        found, needed = _revision(connection), _head()
+        if found != needed:
+            at = f"at revision {found}" if found else "empty"
+            return f"is {at}, this version needs {needed}"
+        missing = _missing(connection)
+        return f"has lost {', '.join(missing)}" if missing else None
+
+    return _run(url, work)
 
 
 def _run(url: URL, work: Callable[[Connection], T]) -> T:
@@ -82,6 +108,28 @@ def _wait_for_turn(connection: Connection) -> None:
     if connection.scalar(lock, {"seconds": _TURN_SECONDS}) != 1:
         raise SchemaError("another process has been migrating it for long: look what it does")
     connection.commit()
+
+
+def _revision(connection: Connection) -> str | None:
+    """Return the revision a database is at. Raises SchemaError for one that is not known here."""
+    found = MigrationContext.configure(connection).get_current_revision()
+    known = {script.revision for script in _scripts().walk_revisions()}
+    if found is not None and found not in known:
+        raise SchemaError(f"written by a newer release (revision {found}): start that one")
+    return found
+
+
+def _head() -> str | None:
+    return _scripts().get_current_head()
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
+
+
+def _missing(connection: Connection) -> list[str]:
+    """Name the tables that are declared and not there."""
+    return sorted(set(metadata.tables) - set(inspect(connection).get_table_names()))
 
 
 def _config(connection: Connection | None = None) -> Config:

@@ -2,14 +2,20 @@
 
 import asyncio
 import json
+import os
+import socket
+import stat
 import subprocess
 import sys
 from datetime import UTC, datetime
 from io import StringIO
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from edgeplane import environ, settings
+from edgeplane.cli import server_parts
 from edgeplane.model.errors import AlreadyExists, NotFound
 from edgeplane.model.users import Role, User
 from edgeplane.observe.logs import say
@@ -98,14 +104,15 @@ def test_without_the_server_packages_one_line_says_what_to_install(command):
     """On a machine with only the agent's packages, these commands say what they need."""
     code = (
         "import sys; sys.modules |= dict.fromkeys(('alembic', 'sqlalchemy', 'fastapi', 'argon2'));"
-        f"from edgeplane.cli.main import run; sys.exit(run({command!r}))"
+        f"from edgeplane.cli.root import run; sys.exit(run({command!r}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "edgeplane: this command needs the control plane: pip install 'edgeplane[server]'\n"
+        "edgeplane: this command needs the control plane:"
+        " pip install '.[server]' in its source folder\n"
     )
 
 
@@ -154,9 +161,23 @@ def test_migrate_check_tells_by_exit_code(control, edgeplane):
 
 def test_migrate_goes_down_when_told(control, edgeplane):
     """--down names a revision, and excludes --check."""
-    assert edgeplane("migrate", "--down", "base").code == 0
+    assert edgeplane("migrate", "--down", "base", "--yes").code == 0
     assert control.calls == [("down", "base")]
     assert edgeplane("migrate", "--down", "base", "--check").code == 2
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 130), ("\n", 130)])
+def test_going_down_is_asked_for_in_a_terminal(control, edgeplane, monkeypatch, answer, code):
+    """Without --yes a person is asked; without a person nothing happens."""
+    assert edgeplane("migrate", "--down", "base").code == 2
+    assert control.calls == []
+    terminal = StringIO(answer)
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", terminal)
+    outcome = edgeplane("migrate", "--down", "base")
+    assert outcome.code == code
+    assert str(Path(os.environ["EDGEPLANE_STATE_DIR"]) / "edgeplane.db") in outcome.err
+    assert control.calls == ([("down", "base")] if code == 0 else [])
 
 
 def test_a_made_password_is_shown_once(control, edgeplane):
@@ -205,3 +226,75 @@ def test_errors_of_the_use_cases_have_their_exit_codes(control, edgeplane):
     assert edgeplane("user", "add", "taken", "--generate").code == 5
     assert edgeplane("user", "role", "admin", "viewer").out == "admin is viewer now\n"
     assert control.calls[-1] == ("role", "admin", Role.VIEWER)
+
+
+@pytest.mark.parametrize(
+    "command", [("user", "list"), ("migrate", "--check"), ("migrate", "--down", "base", "--yes")]
+)
+def test_what_needs_a_store_makes_none(edgeplane, command):
+    """Where nothing was set up nothing is made, and the line says where was looked and why."""
+    pytest.importorskip("fastapi", reason="needs the server extra")
+    state = Path(os.environ["EDGEPLANE_STATE_DIR"])
+    outcome = edgeplane(*command)
+    assert outcome.code == 1
+    assert f"the database at {state / 'edgeplane.db'} is not there" in outcome.err
+    assert "EDGEPLANE_STATE_DIR" in outcome.err
+    assert ".state/control" in outcome.err
+    assert not state.exists()
+
+
+@pytest.mark.parametrize("dsn", ["", "user:a-password@tcp(db:3306)/cmdb"])
+def test_commands_look_where_the_control_plane_does(monkeypatch, dsn):
+    """What is read without making anything is what ``serve`` works with."""
+    monkeypatch.setenv("MYSQL_DSN", dsn)
+    found = server_parts.database()
+    assert not Path(os.environ["EDGEPLANE_STATE_DIR"]).exists()
+    assert found == settings.load(environ.Environ.load()).database
+
+
+def _serve_once(folder, **env):
+    given = {name: value for name, value in env.items() if value}
+    return subprocess.run(
+        [sys.executable, "-m", "edgeplane", "serve"],
+        env={**os.environ, "HTTP_ADDR": "127.0.0.1:0", "EDGEPLANE_STATE_DIR": folder, **given},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_lock_that_cannot_be_opened_is_one_line(tmp_path):
+    """A folder where the lock should be: named, exit code 1, and no tables are made."""
+    pytest.importorskip("fastapi", reason="needs the server extra")
+    (tmp_path / "edgeplane.lock").mkdir()
+    done = _serve_once(tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == f"edgeplane: {tmp_path}/edgeplane.lock cannot be opened: Is a directory\n"
+    assert not (tmp_path / "edgeplane.db").exists()
+
+
+def test_wrong_settings_and_a_taken_port_have_codes_of_their_own(tmp_path):
+    """As with the agent: 2 for a setting that cannot be, 1 for a port somebody has."""
+    pytest.importorskip("fastapi", reason="needs the server extra")
+    assert _serve_once(tmp_path, EDGEPLANE_CRASH_AT="nowhere").returncode == 2
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = _serve_once(tmp_path, HTTP_ADDR=f"127.0.0.1:{taken.getsockname()[1]}")
+    assert done.returncode == 1
+    assert "HTTP_ADDR: cannot listen on" in done.stderr
+    assert not (tmp_path / "edgeplane.db").exists()
+
+
+def test_a_state_folder_open_to_all_is_told_at_the_start(tmp_path):
+    """It starts, and nobody can overlook it."""
+    pytest.importorskip("fastapi", reason="needs the server extra")
+    tmp_path.chmod(0o777)
+    (tmp_path / "edgeplane.lock").mkdir()  # it need not go on
+    said = _serve_once(tmp_path).stderr
+    assert f"{tmp_path} has mode 0777" in said
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o777
+    file = tmp_path / "a-file"
+    file.touch()
+    refused = _serve_once(file)
+    assert refused.returncode == 2
+    assert refused.stderr == f"edgeplane: EDGEPLANE_STATE_DIR: {file} is not a folder\n"
