@@ -79,7 +79,10 @@ def _update(tx: Tx, node_id: int, change: NodeChange) -> Node:
 def _delete(tx: Tx, node_ids: Sequence[int]) -> int:
     for node_id in mailboxes.lock(tx, node_ids):
         if tasks.has_open(tx, node_id):
-            raise WrongState(f"ids: node {node_id} has unfinished tasks")
+            raise WrongState(
+                f"ids: node {node_id} has unfinished tasks: delete it when they have ended, "
+                "at their deadlineAt at the latest"
+            )
     mailboxes.remove(tx, node_ids)
     return nodes.remove(tx, node_ids)
 
