@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STATE ?= .state
+ARGS ?=
 STAMP := $(VENV)/.installed
+SERVER_STAMP := $(VENV)/.installed-server
 # Tests are checked for what their types say, but need not say them all.
 TEST_TYPES := --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls --implicit-reexport \
 	--disable-error-code=var-annotated --disable-error-code=func-returns-value --disable-error-code=redundant-expr
@@ -14,16 +16,28 @@ TEST_TYPES := --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls
 help: ## print this
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: $(STAMP) ## run a control plane on SQLite and a local agent; stay up (state in .state)
-	@exec $(BIN)/edgeplane up --state-dir $(STATE)
+up: $(SERVER_STAMP) ## run a control plane on SQLite and a local agent (STATE=folder, ARGS='options of edgeplane up')
+	@exec $(BIN)/edgeplane up --state-dir "$(STATE)" $(ARGS)
 
 setup: $(STAMP) ## make the virtual environment with everything in it
 
-$(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make: Python 3.11 or later is needed, this is " + sys.version.split()[0])'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server,dev]'
+# What it takes to run; nothing is fetched again where everything is there already.
+$(SERVER_STAMP): pyproject.toml constraints.txt
+	$(call install,server)
 	@touch $@
+
+$(STAMP): pyproject.toml constraints.txt
+	$(call install,server$(COMMA)dev)
+	@touch $@ $(SERVER_STAMP)
+
+COMMA := ,
+# What is no whole environment of its own (its making was broken off) is made anew before pip is let loose.
+define install
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make: Python 3.11 or later is needed, this is " + sys.version.split()[0])'
+@echo "installing into $(VENV), which takes about half a minute ..."
+@$(BIN)/python -c 'import sys, pip; sys.exit(sys.prefix == sys.base_prefix)' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(1)]'
+endef
 
 fix: $(STAMP) ## format, and mend what can be mended
 	$(BIN)/ruff format .

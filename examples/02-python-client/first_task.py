@@ -3,21 +3,32 @@
 import os
 import sys
 
-from msgspec import Raw
+try:
+    from msgspec import Raw
 
-from edgeplane.client.errors import ClientError
-from edgeplane.client.records import NewNode, NewTask
-from edgeplane.client.rest import Client
-from edgeplane.model.clock import new_request_id
+    from edgeplane.client.errors import ClientError
+    from edgeplane.client.records import NewNode, NewTask
+    from edgeplane.client.rest import Client
+    from edgeplane.model.clock import new_request_id
+except ModuleNotFoundError as missing:
+    sys.exit(f"first_task: {sys.executable} has no {missing.name}: run it with .venv/bin/python")
+
+
+def setting(name: str, default: str | None = None) -> str:
+    """Return what the environment says."""
+    value = os.environ.get(name) or default
+    if value is None:
+        sys.exit(f"first_task: {name} is not set; beside `make up`, see this example's README")
+    return value
 
 
 def main() -> int:
     """Return 0 where the task succeeded."""
-    client = Client(os.environ.get("EDGEPLANE_URL", "http://127.0.0.1:8080"))
-    user = client.login(os.environ["EDGEPLANE_USERNAME"], os.environ["EDGEPLANE_PASSWORD"]).user
+    client = Client(setting("EDGEPLANE_URL", "http://127.0.0.1:8080"))
+    user = client.login(setting("EDGEPLANE_USERNAME"), setting("EDGEPLANE_PASSWORD")).user
     print(f"logged in as {user.username}")
 
-    port = int(os.environ.get("AGENT_PORT", "9090"))
+    port = int(setting("AGENT_PORT", "9090"))
     node = client.find_node("example") or client.create_node(
         NewNode(name="example", main_ip="127.0.0.1", agent_port=port)
     )
@@ -45,5 +56,5 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except ClientError as error:
+    except (ClientError, ValueError) as error:  # ValueError: an address or a port that is none
         sys.exit(f"first_task: {error}")

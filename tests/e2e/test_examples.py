@@ -64,6 +64,38 @@ def test_the_python_client(control, agent):
     assert refused.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"EDGEPLANE_PASSWORD": ""}, "EDGEPLANE_PASSWORD is not set"),
+        ({"EDGEPLANE_PASSWORD": "x", "EDGEPLANE_URL": "nowhere"}, "the address must look like"),
+        ({"EDGEPLANE_PASSWORD": "x", "EDGEPLANE_URL": "http://127.0.0.1:1"}, "cannot reach"),
+    ],
+)
+def test_what_the_python_client_lacks_is_one_line(env, words):
+    """No traceback for who has just begun."""
+    done = _first_task(**env)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("first_task: ")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_wrong_python_is_told():
+    """One without edgeplane says which to take."""
+    script = EXAMPLES / "02-python-client" / "first_task.py"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith("run it with .venv/bin/python\n")
+    assert done.stderr.count("\n") == 1
+
+
 def test_every_example_is_listed_and_run():
     """A new folder needs its line in the README and a test here or beside it."""
     folders = sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir())

@@ -210,11 +210,12 @@ def _announce(place: Place, *, logged_in: bool) -> None:
 def _advise(place: Place) -> None:
     """Say what to do where the kept password opens nothing: changed, or its user disabled."""
     admin = first_steps.ADMIN
-    users = f"EDGEPLANE_STATE_DIR={shlex.quote(str(place.state / local.CONTROL))} edgeplane user"
+    folder = shlex.quote(str(place.state / local.CONTROL))
+    users = f"EDGEPLANE_STATE_DIR={folder} {_program()} user"
     output.tell(
         f"{admin} cannot log in with the password in {place.password_file}: no session is kept"
     )
-    output.tell("  to go on as another user: edgeplane login --username NAME")
+    output.tell(f"  to go on as another user: {_program()} login --username NAME")
     output.tell(f"  if {admin} has another password now: write it there, and start again")
     output.tell(f"  if {admin} is disabled: {users} enable {admin}")
     output.tell(f"  if the password is forgotten: {users} passwd {admin}")
@@ -222,12 +223,15 @@ def _advise(place: Place) -> None:
 
 def _command(place: Place) -> str:
     """Return how to call the command line from a terminal in this folder."""
+    if place.session_file != sessions.LOCAL_FILE.absolute():
+        return f"EDGEPLANE_CONFIG_DIR={shlex.quote(str(place.state))} {_program()}"
+    return _program()
+
+
+def _program() -> str:
+    """Return what starts the command line, whatever the PATH is."""
     beside = Path(sys.executable).with_name("edgeplane")
     found = shutil.which("edgeplane")
     if found and Path(found).resolve() == beside.resolve():
-        words = "edgeplane"
-    else:
-        words = shlex.quote(str(beside)) if beside.exists() else f"{sys.executable} -m edgeplane"
-    if place.session_file != sessions.LOCAL_FILE.absolute():
-        words = f"EDGEPLANE_CONFIG_DIR={shlex.quote(str(place.state))} {words}"
-    return words
+        return "edgeplane"
+    return shlex.quote(str(beside)) if beside.exists() else f"{sys.executable} -m edgeplane"

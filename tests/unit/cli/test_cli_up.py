@@ -221,9 +221,9 @@ def test_where_admin_is_locked_out_the_advice_helps(up):
     again = up()
     again.wait_for("Ctrl-C stops it.")
     (line,) = [each for each in again.lines if "is disabled: " in each]
-    assert line.endswith(" edgeplane user enable admin")
+    assert line.endswith("edgeplane user enable admin")
     assert f"EDGEPLANE_STATE_DIR={again.folder}/.state/control " in line
-    assert any("edgeplane login --username NAME" in each for each in again.lines)
+    assert any("login --username NAME" in each for each in again.lines)
     assert not (again.folder / ".state" / "session.json").exists()
     assert _edgeplane(again.folder, "user", "enable", "admin", **_STORE)[0] == 0
 
