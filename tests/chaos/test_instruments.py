@@ -24,8 +24,8 @@ _numbers = count(1)
 _NODE = "INSERT INTO node_mailboxes (node_id, owner, next_at, epoch, work_seq) VALUES "
 _COLUMNS = (
     "id, node_id, type, payload, payload_bytes, payload_digest, status, attempts,"
-    " counted_attempts, run, max_attempts, timeout_seconds, deadline_seconds, deadline_at, request_id, created_at,"
-    " updated_at"
+    " counted_attempts, run, max_attempts, timeout_seconds, deadline_seconds, deadline_at,"
+    " request_id, created_at, updated_at"
 )
 
 
