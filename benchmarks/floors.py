@@ -27,7 +27,7 @@ from edgeplane.dispatch.work import Rules, Turn
 from edgeplane.model.clock import new_request_id
 from edgeplane.model.nodes import NewNode, NodeStatus
 from edgeplane.model.retry import RetryPolicy
-from edgeplane.model.tasks import NewTask, TaskKind
+from edgeplane.model.tasks import DEFAULT_PRIORITY, NewTask, TaskKind
 from edgeplane.services.intake import Intake
 from edgeplane.settings import DispatchSettings
 from edgeplane.store import mailboxes, nodes
@@ -234,6 +234,7 @@ def _new(number: int, node_ids: list[int]) -> NewTask:
     return NewTask(
         node_id=node_ids[number % len(node_ids)],
         kind=TaskKind.PURGE_CACHE,
+        priority=DEFAULT_PRIORITY,
         payload=payload,
         payload_bytes=len(payload),
         payload_digest=payload_digest(TaskKind.PURGE_CACHE.value, payload.encode()),

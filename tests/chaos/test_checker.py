@@ -1,5 +1,7 @@
 """The checker itself: each kind of violation is found, and a good run has none."""
 
+from dataclasses import replace
+
 import pytest
 
 from kit.checker import check
@@ -13,6 +15,7 @@ from kit.history import (
     Placed,
     Restarted,
     Sampled,
+    Withdrawn,
 )
 from kit.tables import TaskRow
 
@@ -23,7 +26,9 @@ def row(**given):
         "id": 1,
         "node_id": 7,
         "request_id": "a",
+        "kind": "reload",
         "status": "success",
+        "superseded_by": None,
         "due_again": False,
         "attempts": 1,
         "last_error": None,
@@ -32,6 +37,8 @@ def row(**given):
     return TaskRow(**{**values, **given})
 
 
+OLD = row(kind="apply_config", status="superseded", superseded_by=2)
+NEW = row(id=2, request_id="b", kind="apply_config")
 PLACED = Placed(at=-1.0, node_id=7, agent="agent", folder="/work")
 OTHER = Placed(at=-1.0, node_id=8, agent="other", folder="/other")
 PLACES: list[Event] = [PLACED, OTHER]
@@ -45,6 +52,18 @@ GOOD: list[Event] = [*PLACES, ACCEPTED, SAMPLED, EFFECT, ENDED]
 def ended(at: float, *shocks: Event) -> list[Event]:
     """Make a run in which all went well but for the time it took."""
     return [*PLACES, ACCEPTED, EFFECT, *shocks, Ended(at=at, request_id="a")]
+
+
+def test_a_task_may_make_way_or_be_taken_back():
+    """For a newer config of its node, or because a client asked; it may have had its effect."""
+    newer = replace(EFFECT, request_id="b")
+    both = [ACCEPTED, replace(ACCEPTED, request_id="b", task_id=2)]
+    quiet = [*PLACES, *both, newer, ENDED, replace(ENDED, request_id="b")]
+    assert check(quiet, [OLD, NEW]) == []
+    assert check([*quiet[:4], EFFECT, *quiet[4:]], [OLD, NEW]) == []
+    taken = [*PLACES, ACCEPTED, Withdrawn(at=0.5, request_id="a"), ENDED]
+    assert check(taken, [row(status="cancelled")]) == []
+    assert check(taken, [row(status="failed")]) == ["a: final, failed: None"]
 
 
 def test_a_good_run_has_no_violation():
@@ -69,6 +88,17 @@ def test_a_good_run_has_no_violation():
         (GOOD, [row(node_id=8)], "a: accepted for node 7, stored for node 8"),
         ([*PLACES, ACCEPTED, ENDED], [row()], "a: 0 effects"),
         ([*GOOD, EFFECT], [row()], "a: 2 effects"),
+        ([*GOOD, EFFECT], [OLD, NEW], "a: 2 effects"),
+        (GOOD, [row(status="cancelled")], "a: final, cancelled: None"),
+        (GOOD, [row(status="superseded")], "a: final, superseded: None"),
+        (GOOD, [OLD], "a: final, superseded: None"),
+        (GOOD, [OLD, replace(NEW, node_id=8)], "a: final, superseded: None"),
+        (GOOD, [OLD, replace(NEW, kind="reload")], "a: final, superseded: None"),
+        (
+            [*PLACES, ACCEPTED, replace(EFFECT, request_id="b"), EFFECT, ENDED],
+            [row(kind="apply_config"), NEW],
+            "a: took effect after task 2 had",
+        ),
         (
             [*GOOD, Effect(at=1.0, request_id="b", file="f")],
             [row()],

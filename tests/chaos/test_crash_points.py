@@ -26,6 +26,7 @@ CASES = {
     "create.before_commit": Left(None, effect=False),
     "create.after_commit": Left("pending", effect=False, passages=(1, 3)),
     "retry.after_commit": Left("pending", effect=False),
+    "cancel.after_commit": Left("cancelled", effect=False),
     "claim.before_commit": Left("pending", effect=False),
     "claim.after_commit": Left("running", effect=False, passages=(1, 2)),
     "deliver.before_send": Left("running", effect=False),
@@ -77,6 +78,8 @@ def test_a_control_plane_killed_there_loses_nothing(stage, point, passage):
     first = stage.asks(nodes, 1)[0]
     if point == "retry.after_commit":
         _fail_and_retry(stage, control, agent)
+    elif point == "cancel.after_commit":
+        _wait_and_cancel(stage, control, agent)
     elif passage == 1:
         assert stage.ask(control, first) is not point.startswith("create.")
     else:
@@ -90,6 +93,8 @@ def test_a_control_plane_killed_there_loses_nothing(stage, point, passage):
         assert any(agent.work.glob("cmdb_*")) is CASES[point].effect
         stage.asks(nodes, 3)
     stage.restart(control)
+    if not agent.running:
+        stage.restart(agent)
     stage.ask_all(control)
     assert stage.finish() == []
 
@@ -125,3 +130,15 @@ def _fail_and_retry(stage, control, agent):
     obstacle.rmdir()
     with pytest.raises(OSError, match=r"closed|reset"):
         control.call("POST", "/agent-tasks/retry", {"id": task_id})
+
+
+def _wait_and_cancel(stage, control, agent):
+    """Let the first task wait for an agent that is gone, and take it back."""
+    first = stage.asked[0]
+    stage.kill(agent)
+    assert stage.ask(control, first)
+    task_id = stage.history.accepted[first.request_id]
+    assert control.wait_for_task(task_id, "failed")["nextRetryAt"] is not None
+    stage.history.withdraw(first.request_id)
+    with pytest.raises(OSError, match=r"closed|reset"):
+        control.call("POST", "/agent-tasks/cancel", {"id": task_id})

@@ -21,11 +21,11 @@ from kit.tables import Away, Tables
 from kit.waiting import until
 
 _numbers = count(1)
-_NODE = "INSERT INTO node_mailboxes (node_id, owner, next_at, epoch, work_seq) VALUES "
+_NODE = "INSERT INTO node_mailboxes (node_id, owner, next_at, epoch, work_seq, generation) VALUES "
 _COLUMNS = (
     "id, node_id, type, payload, payload_bytes, payload_digest, status, attempts,"
     " counted_attempts, run, max_attempts, timeout_seconds, deadline_seconds, deadline_at,"
-    " request_id, created_at, updated_at"
+    " request_id, created_at, updated_at, lane_rank, priority, cancel_requested"
 )
 
 
@@ -61,13 +61,13 @@ def test_only_an_owned_mailbox_is_a_lease(real):
         7: ("'me'", "NULL", None),
     }
     for node_id, (owner, due, _) in boxes.items():
-        execute(f"{_NODE} ({node_id}, {owner}, {due}, 1, 1)")
+        execute(f"{_NODE} ({node_id}, {owner}, {due}, 1, 1, 0)")
     for task_id in range(1, 10):
         status = "pending" if task_id == 9 else "running"  # and node 8 has no mailbox
         execute(
             f"INSERT INTO agent_tasks ({_COLUMNS}) VALUES ({task_id}, {task_id}, 'reload', '{{}}',"
             f" 2, '{'d' * 32}', '{status}', 1, 1, 1, 5, 30, 60, {now.format(60)}, 'r{task_id}',"
-            f" {now.format(0)}, {now.format(0)})"
+            f" {now.format(0)}, {now.format(0)}, 0, 5, FALSE)"
         )
     seen = dict(tables.leases())
     assert seen.pop(8) is None

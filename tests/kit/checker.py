@@ -19,6 +19,7 @@ from kit.history import (
     Placed,
     Restarted,
     Sampled,
+    Withdrawn,
 )
 from kit.tables import TaskRow
 
@@ -31,7 +32,8 @@ def check(events: Sequence[Event], rows: Sequence[TaskRow]) -> list[str]:
     """Return every violation, a line each; none: all is well."""
     return [
         *lost(events, rows),
-        *unfinished(rows),
+        *unfinished(events, rows),
+        *disorder(events, rows),
         *effects(events, rows),
         *unowned(events),
         *attempts(rows),
@@ -59,17 +61,47 @@ def lost(events: Iterable[Event], rows: Iterable[TaskRow]) -> list[str]:
     return wrong
 
 
-def unfinished(rows: Iterable[TaskRow]) -> list[str]:
-    """Find tasks that have not succeeded."""
+def unfinished(events: Iterable[Event], rows: Iterable[TaskRow]) -> list[str]:
+    """Find tasks that did not succeed, were not withdrawn, and made way for no newer config."""
+    known = {row.id: row for row in rows}
+    withdrawn = {event.request_id for event in events if isinstance(event, Withdrawn)}
     return [
         f"{row.request_id}: {'final' if row.final else 'not final'}, {row.status}: {row.last_error}"
-        for row in rows
+        for row in known.values()
         if row.status != "success"
+        and not (row.status == "cancelled" and row.request_id in withdrawn)
+        and not _made_way(row, known.get(row.superseded_by or 0))
     ]
+
+
+def _made_way(old: TaskRow, new: TaskRow | None) -> bool:
+    return (
+        old.status == "superseded"
+        and new is not None
+        and (old.kind, new.kind) == ("apply_config", "apply_config")
+        and old.node_id == new.node_id
+        and old.id < new.id
+    )
+
+
+def disorder(events: Iterable[Event], rows: Iterable[TaskRow]) -> list[str]:
+    """Find configs that took effect at a node after a newer one had."""
+    tasks = {row.request_id: row for row in rows if row.kind == "apply_config"}
+    newest: dict[int, int] = {}
+    wrong = []
+    for event in events:
+        if not isinstance(event, Effect) or (row := tasks.get(event.request_id)) is None:
+            continue
+        if row.id < newest.get(row.node_id, 0):
+            wrong.append(f"{row.request_id}: took effect after task {newest[row.node_id]} had")
+        newest[row.node_id] = max(row.id, newest.get(row.node_id, 0))
+    return wrong
 
 
 def effects(events: Sequence[Event], rows: Iterable[TaskRow]) -> list[str]:
     """Find succeeded tasks without exactly one effect at their node's agent, and any other effect.
+
+    One that has not succeeded may have had its effect, if nobody heard of it, but never two.
 
     Which node a task is for is what its client asked, and not what is stored.
     """
@@ -92,7 +124,7 @@ def effects(events: Sequence[Event], rows: Iterable[TaskRow]) -> list[str]:
     return wrong + [
         f"{row.request_id}: {made[row.request_id]} effects"
         for row in known
-        if row.status == "success" and made[row.request_id] != 1
+        if made[row.request_id] != 1 and (row.status == "success" or made[row.request_id])
     ]
 
 

@@ -34,6 +34,10 @@ def a_task(**given: Any) -> Task:
         "id": 1,
         "node_id": 1,
         "kind": TaskKind.RELOAD,
+        "priority": 5,
+        "generation": None,
+        "superseded_by": None,
+        "cancel_requested": False,
         "payload": "{}",
         "payload_bytes": 2,
         "status": TaskStatus.PENDING,
@@ -64,6 +68,7 @@ def new_task(node_id: int, **given: Any) -> NewTask:
     values: dict[str, Any] = {
         "node_id": node_id,
         "kind": TaskKind.RELOAD,
+        "priority": 5,
         "payload": payload,
         "payload_bytes": len(payload.encode()),
         "payload_digest": hashlib.sha256(payload.encode()).digest(),

@@ -22,6 +22,14 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawn:
+    """A client asked to cancel a task; it may end so, if it did not succeed before."""
+
+    at: float
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
     """A node was registered: what is asked of it is done by this agent, in this folder."""
 
@@ -82,7 +90,7 @@ class Sampled:
     there is none: the mailbox has no time at all, or no owner and is not due."""
 
 
-Event = Accepted | Placed | Effect | Killed | Restarted | Disturbed | Ended | Sampled
+Event = Accepted | Withdrawn | Placed | Effect | Killed | Restarted | Disturbed | Ended | Sampled
 
 
 class History:
@@ -108,6 +116,10 @@ class History:
         """Note that a client got its answer."""
         now = time.monotonic()
         self.add(Accepted(at=now, request_id=request_id, task_id=task_id, node_id=node_id))
+
+    def withdraw(self, request_id: str) -> None:
+        """Note that a client asks to cancel a task."""
+        self.add(Withdrawn(at=time.monotonic(), request_id=request_id))
 
     def place(self, node_id: int, agent: str, folder: Path) -> None:
         """Note which agent a node is."""

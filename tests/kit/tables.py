@@ -36,7 +36,9 @@ class TaskRow:
     id: int
     node_id: int
     request_id: str
+    kind: str
     status: str
+    superseded_by: int | None
     due_again: bool  #: ``next_retry_at`` is set
     attempts: int
     last_error: str | None
@@ -45,7 +47,8 @@ class TaskRow:
     @property
     def final(self) -> bool:
         """Whether nothing but a person will move it."""
-        return self.status == "success" or (self.status == "failed" and not self.due_again)
+        ends = {"success", "superseded", "cancelled"}
+        return self.status in ends or (self.status == "failed" and not self.due_again)
 
 
 class Tables:
@@ -103,7 +106,8 @@ class Tables:
     def final_ids(self) -> set[str]:
         """Return the request ids of the tasks that are final."""
         found = self._rows(
-            "SELECT request_id FROM agent_tasks WHERE status = 'success'"
+            "SELECT request_id FROM agent_tasks"
+            " WHERE status IN ('success', 'superseded', 'cancelled')"
             " OR (status = 'failed' AND next_retry_at IS NULL)"
         )
         return {request_id for (request_id,) in found}
@@ -114,15 +118,17 @@ class Tables:
         for task_id, number in self._rows("SELECT task_id, number FROM task_attempts"):
             numbers.setdefault(task_id, []).append(number)
         found = self._rows(
-            "SELECT id, request_id, status, next_retry_at, attempts, last_error, node_id"
-            " FROM agent_tasks"
+            "SELECT id, request_id, status, next_retry_at, attempts, last_error, node_id,"
+            " type, superseded_by FROM agent_tasks"
         )
         return [
             TaskRow(
                 id=row[0],
                 node_id=row[6],
                 request_id=row[1],
+                kind=row[7],
                 status=row[2],
+                superseded_by=row[8],
                 due_again=row[3] is not None,
                 attempts=row[4],
                 last_error=row[5],

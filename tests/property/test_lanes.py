@@ -29,6 +29,8 @@ def _queues(draw):
             a_task(
                 id=number + 1,
                 kind=kind,
+                priority=draw(st.integers(0, 9)),
+                generation=number + 1 if kind is TaskKind.APPLY_CONFIG else None,
                 status=status,
                 next_retry_at=due,
                 created_at=after(-9),
@@ -54,10 +56,18 @@ _open_for_work = st.builds(
 )
 
 
-def waiting(queue):
+def not_over(queue):
     """Return what waits and has not expired."""
     return [
         task for task in queue if task.status is not TaskStatus.RUNNING and task.deadline_at > NOW
+    ]
+
+
+def waiting(queue):
+    """Return what waits, and neither has expired nor is an older config than another."""
+    newest = [task for task in not_over(queue) if task.kind is TaskKind.APPLY_CONFIG][-1:]
+    return [
+        task for task in not_over(queue) if task.kind is not TaskKind.APPLY_CONFIG or task in newest
     ]
 
 
@@ -139,7 +149,40 @@ def test_no_room_is_left_while_a_head_is_due(queue, conditions):
     head = configs(waiting(queue))[:1]
     if head and due(head[0]) and not configs(running(queue)) and head[0] not in begun:
         assert len(begun) == room
+        assert conditions.limit == 1
         assert all(task.id < head[0].id for task in begun)
+
+
+@given(_queues(), _conditions)
+def test_of_several_configs_that_wait_the_newest_is_left(queue, conditions):
+    """Each older one is named with it, whatever the conditions; no other task is."""
+    configs_waiting = [task for task in not_over(queue) if task.kind is TaskKind.APPLY_CONFIG]
+    found = lanes.plan(queue, conditions).supersede
+    assert [old for old, _ in found] == configs_waiting[:-1]
+    assert {new.id for _, new in found} <= {task.id for task in configs_waiting[-1:]}
+
+
+@given(_queues(), _open_for_work)
+def test_the_most_urgent_purges_begin_first(queue, conditions):
+    """None that is due is left behind for one of a higher rank."""
+    begun = [
+        task for task in lanes.plan(queue, conditions).begin if lane_of(task.kind) is Lane.PURGE
+    ]
+    left = [
+        task
+        for task in waiting(queue)
+        if lane_of(task.kind) is Lane.PURGE and due(task) and task not in begun
+    ]
+    if begun and left and conditions.limit > 1:
+        assert max((task.rank, task.id) for task in begun) < min((t.rank, t.id) for t in left)
+
+
+def test_nothing_waits_for_ever_behind_what_is_more_urgent():
+    """A purge at 0 goes before one at 9 that was asked for more than 90 s later."""
+    low = a_task(kind=TaskKind.PURGE_CACHE, priority=0, created_at=after(-91))
+    high = a_task(kind=TaskKind.PURGE_CACHE, priority=9, created_at=NOW)
+    fresh = a_task(kind=TaskKind.PURGE_CACHE, priority=9, created_at=after(-2))
+    assert fresh.rank < low.rank < high.rank
 
 
 @given(_queues(), st.integers(1, 4))
@@ -180,7 +223,8 @@ def test_the_next_look_is_not_in_vain(queue, conditions):
         paused=conditions.paused,
         probing=conditions.probing,
     )
-    found = lanes.plan([task for task in alone if task not in plan.expire], later)
+    gone = {*(task.id for task in plan.expire), *(old.id for old, _ in plan.supersede)}
+    found = lanes.plan([task for task in alone if task.id not in gone], later)
     assert found.begin or found.expire
 
 

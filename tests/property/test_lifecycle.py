@@ -27,6 +27,9 @@ _FREE = (Outcome.UNREACHABLE, Outcome.LOST)
 _PASSING = (Outcome.BUSY, Outcome.UNANSWERED, *_FREE)
 
 
+ENDS = ("success", "failed", "superseded", "cancelled")
+
+
 class Life(RuleBasedStateMachine):
     """The rules move a task; the oracle counts in plain numbers."""
 
@@ -40,6 +43,7 @@ class Life(RuleBasedStateMachine):
         )
         self.begun = self.counted = self.highest = 0
         self.place = "pending"
+        self.cancelling = False
         self.deadline = after(deadline)
 
     @rule(seconds=st.integers(0, 20))
@@ -66,6 +70,8 @@ class Life(RuleBasedStateMachine):
         self.counted += outcome not in _FREE
         if outcome is Outcome.SUCCEEDED:
             self.place = "success"
+        elif self.cancelling:
+            self.place = "cancelled"
         elif outcome is Outcome.LOST or (outcome in _PASSING and self._may_go_on(outcome)):
             self.place = "waiting"
         else:
@@ -88,7 +94,7 @@ class Life(RuleBasedStateMachine):
         """Take it back from an owner that is gone."""
         if self.place == "running":
             self.task = lifecycle.rescue(self.task, self.now)
-            self.place = "pending"
+            self.place = "cancelled" if self.cancelling else "pending"
         else:
             self._refused(lifecycle.rescue, self.task, self.now)
 
@@ -112,6 +118,28 @@ class Life(RuleBasedStateMachine):
         else:
             self._refused(lifecycle.retry, self.task, self.now)
 
+    @rule()
+    def cancel(self):
+        """Take it back, unless it has ended."""
+        if self.place in ("pending", "waiting"):
+            self.task = lifecycle.cancel(self.task, self.now)
+            self.place = "cancelled"
+        elif self.place == "running":
+            self.task = lifecycle.cancel(self.task, self.now)
+            self.cancelling = True
+        else:
+            self._refused(lifecycle.cancel, self.task, self.now)
+
+    @rule()
+    def supersede(self):
+        """Let a newer one take its place, if it waits."""
+        newer = a_task(id=2)
+        if self.place in ("pending", "waiting"):
+            self.task = lifecycle.supersede(self.task, newer, self.now)
+            self.place = "superseded"
+        else:
+            self._refused(lifecycle.supersede, self.task, newer, self.now)
+
     def _refused(self, move, task, *rest):
         with pytest.raises(WrongState):
             move(task, *rest)
@@ -121,7 +149,7 @@ class Life(RuleBasedStateMachine):
         """Status, final and the next retry agree with the place."""
         status = {"waiting": "failed"}.get(self.place, self.place)
         assert self.task.status.value == status
-        assert self.task.final == (self.place in ("success", "failed"))
+        assert self.task.final == (self.place in ENDS)
         assert (self.task.next_retry_at is not None) == (self.place == "waiting")
         assert (self.task.finished_at is not None) == self.task.final
 

@@ -44,6 +44,7 @@ OPERATIONS = [
     ("GET", "/agent-tasks/{task_id}"),
     ("POST", "/agent-tasks/create"),
     ("POST", "/agent-tasks/retry"),
+    ("POST", "/agent-tasks/cancel"),
 ]
 POSTS = [path for method, path in OPERATIONS if method == "POST"]
 
@@ -146,7 +147,13 @@ def test_any_bytes_as_a_body_get_an_envelope(plane, path, body):
     assert answer.status < 500, answer
     if answer.status == 200:
         assert answer.code == 0
-        assert path in {"/nodes/update", "/nodes/delete", "/agent-tasks/retry", "/nodes/create"}
+        assert path in {
+            "/nodes/update",
+            "/nodes/delete",
+            "/agent-tasks/retry",
+            "/agent-tasks/cancel",
+            "/nodes/create",
+        }
 
 
 @pytest.mark.parametrize("noun", ["nodes", "agent-tasks"])

@@ -22,7 +22,7 @@ T = TypeVar("T")
 class _IdConvertor(StringConvertor):
     """What may be an id in a path: not a verb, so that a wrong method on ``/create`` is told so."""
 
-    regex = "(?!(?:create|update|delete|retry)$)[^/]+"
+    regex = "(?!(?:create|update|delete|retry|cancel)$)[^/]+"
 
 
 register_url_convertor("id", _IdConvertor())

@@ -18,10 +18,12 @@ from edgeplane.model.errors import NotAllowed, NotFound
 from edgeplane.model.tasks import (
     DEFAULT_DEADLINE_SECONDS,
     DEFAULT_MAX_ATTEMPTS,
+    DEFAULT_PRIORITY,
     DEFAULT_TIMEOUT_SECONDS,
     MAX_DEADLINE_SECONDS,
     MAX_MAX_ATTEMPTS,
     MAX_PAYLOAD_BYTES,
+    MAX_PRIORITY,
     MAX_TIMEOUT_SECONDS,
     NewTask,
     Task,
@@ -43,7 +45,7 @@ _MAX_ID = 2**63 - 1
 _REQUEST_ID = {"pattern": "^[A-Za-z0-9._-]{1,64}$"}
 _Object = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
 _Kind = Literal["apply_config", "reload", "purge_cache"]
-_Status = Literal["pending", "running", "success", "failed"]
+_Status = Literal["pending", "running", "success", "failed", "superseded", "cancelled"]
 
 
 class CreateTask(Struct, rename="camel", forbid_unknown_fields=True):
@@ -56,10 +58,11 @@ class CreateTask(Struct, rename="camel", forbid_unknown_fields=True):
     timeout_seconds: Annotated[int, Meta(ge=1, le=MAX_TIMEOUT_SECONDS)] = DEFAULT_TIMEOUT_SECONDS
     max_attempts: Annotated[int, Meta(ge=1, le=MAX_MAX_ATTEMPTS)] = DEFAULT_MAX_ATTEMPTS
     deadline_seconds: Annotated[int, Meta(ge=1, le=MAX_DEADLINE_SECONDS)] = DEFAULT_DEADLINE_SECONDS
+    priority: Annotated[int, Meta(ge=0, le=MAX_PRIORITY)] = DEFAULT_PRIORITY
 
 
-class RetryTask(Struct, forbid_unknown_fields=True):
-    """Which task to retry."""
+class TaskId(Struct, forbid_unknown_fields=True):
+    """Which task to retry or to cancel."""
 
     id: Annotated[int, Meta(ge=1, le=_MAX_ID)]
 
@@ -76,6 +79,10 @@ class TaskView(Struct, rename="camel"):
     max_attempts: int
     timeout_seconds: int
     deadline_at: str
+    priority: int
+    generation: int | None
+    superseded_by: int | None
+    cancel_requested: bool
     request_id: str
     next_retry_at: str | None
     last_error: str | None
@@ -89,7 +96,7 @@ class TaskView(Struct, rename="camel"):
 
 router = APIRouter(prefix="/agent-tasks", dependencies=[Depends(parts.known_query)])
 _create_decoder = msgspec.json.Decoder(CreateTask)
-_retry_body = parts.body_of(msgspec.json.Decoder(RetryTask))
+_id_body = parts.body_of(msgspec.json.Decoder(TaskId))
 
 
 def view(task: Task) -> TaskView:
@@ -104,6 +111,10 @@ def view(task: Task) -> TaskView:
         max_attempts=task.max_attempts,
         timeout_seconds=task.timeout_seconds,
         deadline_at=rfc3339(task.deadline_at),
+        priority=task.priority,
+        generation=task.generation,
+        superseded_by=task.superseded_by,
+        cancel_requested=task.cancel_requested,
         request_id=task.request_id,
         next_retry_at=_time(task.next_retry_at),
         last_error=task.last_error,
@@ -133,6 +144,7 @@ def read_new(body: bytes, created_by: str) -> NewTask:
     return NewTask(
         node_id=asked.node_id,
         kind=kind,
+        priority=asked.priority,
         payload=payload.decode(),
         payload_bytes=len(payload),
         payload_digest=payload_digest(kind.value, payload),
@@ -195,16 +207,28 @@ async def create_task(request: Request, principal: Operator) -> Response:
 
 @router.post(
     "/retry",
-    openapi_extra=describe(data=TaskView, body=RetryTask, errors="400 401 403 404 409"),
+    openapi_extra=describe(data=TaskView, body=TaskId, errors="400 401 403 404 409"),
 )
 async def retry_task(
-    request: Request,
-    _principal: Operator,
-    asked: Annotated[RetryTask, Depends(_retry_body)],
+    request: Request, _principal: Operator, asked: Annotated[TaskId, Depends(_id_body)]
 ) -> Response:
     """Run a failed task now."""
     joined = parts.parts_of(request)
     task = await rules.retry(joined.database, asked.id)
+    joined.tell([task.node_id])
+    return ok(view(task))
+
+
+@router.post(
+    "/cancel",
+    openapi_extra=describe(data=TaskView, body=TaskId, errors="400 401 403 404 409"),
+)
+async def cancel_task(
+    request: Request, _principal: Operator, asked: Annotated[TaskId, Depends(_id_body)]
+) -> Response:
+    """Take a task back; one that runs ends when its attempt is back, and may still succeed."""
+    joined = parts.parts_of(request)
+    task = await rules.cancel(joined.database, asked.id)
     joined.tell([task.node_id])
     return ok(view(task))
 

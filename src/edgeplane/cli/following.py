@@ -28,8 +28,10 @@ def _line(task: Task) -> str:
         begun += f", attempt {task.attempts}"
     if task.status == "success":
         return f"{begun}: {task.result or 'done'}"
+    if task.status == "superseded":
+        return f"{begun} by task {task.superseded_by}"
     if task.status != "failed":
-        return begun
+        return f"{begun}: {task.last_error}" if task.last_error else begun
     if task.next_retry_at is None:
         return f"{begun}, for good: {task.last_error}"
     return f"{begun}, next try at {rfc3339(task.next_retry_at)}: {task.last_error}"

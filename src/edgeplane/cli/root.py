@@ -23,7 +23,7 @@ _COMMANDS = {
     "migrate": Entry("edgeplane.cli.serve", "migrate", "Bring the tables up to date."),
     "login": Entry("edgeplane.cli.login", "login", "Keep a token for the commands that follow."),
     "node": Entry("edgeplane.cli.nodes", "node", "List and change nodes."),
-    "task": Entry("edgeplane.cli.tasks", "task", "Create, watch and retry tasks."),
+    "task": Entry("edgeplane.cli.tasks", "task", "Create, watch, retry and cancel tasks."),
     "user": Entry("edgeplane.cli.users", "user", "Add and change users, on the server's own host."),
     "version": Entry("edgeplane.cli.version", "version", "Print the version."),
 }

@@ -1,4 +1,4 @@
-"""``edgeplane task``: create, watch and retry tasks."""
+"""``edgeplane task``: create, watch, retry and cancel tasks."""
 
 from typing import Any
 
@@ -22,6 +22,7 @@ from edgeplane.model.clock import new_request_id
 from edgeplane.model.tasks import (
     MAX_DEADLINE_SECONDS,
     MAX_MAX_ATTEMPTS,
+    MAX_PRIORITY,
     MAX_TIMEOUT_SECONDS,
     TaskKind,
     TaskStatus,
@@ -33,7 +34,7 @@ _IDS = IntRange(1, 2**63 - 1)
 
 @click.group()
 def task() -> None:
-    """Create, watch and retry tasks."""
+    """Create, watch, retry and cancel tasks."""
 
 
 @task.command("list")
@@ -98,6 +99,11 @@ def show_task(wishes: Wishes, task_id: int) -> None:
     type=IntRange(1, MAX_DEADLINE_SECONDS),
     help="When to give up; one day if not given.",
 )
+@click.option(
+    "--priority",
+    type=IntRange(0, MAX_PRIORITY),
+    help="9 goes first; among purges and nodes, never within the config lane. 5 if not given.",
+)
 @wait_options
 @api_options
 @pass_wishes
@@ -132,6 +138,17 @@ def retry_task(wishes: Wishes, task_id: int) -> None:
     _finish(wishes, client, client.retry_task(task_id))
 
 
+@task.command("cancel")
+@click.argument("task_id", metavar="ID", type=_IDS)
+@wait_options
+@api_options
+@pass_wishes
+def cancel_task(wishes: Wishes, task_id: int) -> None:
+    """Take a task back; one that runs ends when its attempt is back, and may still succeed."""
+    client = sessions.connect(wishes)
+    _finish(wishes, client, client.cancel_task(task_id))
+
+
 @task.command("watch")
 @click.argument("task_id", metavar="ID", type=_IDS)
 @wait_timeout_option
@@ -164,6 +181,9 @@ def _print(wishes: Wishes, client: Client, shown: Task) -> None:
             ("node", shown.node_id),
             ("type", shown.type),
             ("status", shown.status),
+            ("priority", shown.priority),
+            ("generation", shown.generation),
+            ("superseded by", shown.superseded_by),
             ("attempts", f"{shown.attempts} (at most {shown.max_attempts} that count)"),
             ("request id", shown.request_id),
             ("result", shown.result),

@@ -96,6 +96,10 @@ class Task(Struct, rename="camel", frozen=True, kw_only=True):
     max_attempts: int | None = None
     timeout_seconds: int | None = None
     deadline_at: datetime | None = None
+    priority: int | None = None
+    generation: int | None = None
+    superseded_by: int | None = None
+    cancel_requested: bool = False
     request_id: str
     next_retry_at: datetime | None = None
     last_error: str | None = None
@@ -109,7 +113,8 @@ class Task(Struct, rename="camel", frozen=True, kw_only=True):
     @property
     def final(self) -> bool:
         """Whether nothing but a person's retry will move it again."""
-        return self.status == "success" or (self.status == "failed" and self.next_retry_at is None)
+        ends = ("success", "superseded", "cancelled")
+        return self.status in ends or (self.status == "failed" and self.next_retry_at is None)
 
 
 class NewTask(Struct, rename="camel", omit_defaults=True, kw_only=True):
@@ -122,6 +127,7 @@ class NewTask(Struct, rename="camel", omit_defaults=True, kw_only=True):
     timeout_seconds: int | None = None
     max_attempts: int | None = None
     deadline_seconds: int | None = None
+    priority: int | None = None
 
 
 class TaskFilter(Struct, rename="camel", omit_defaults=True, kw_only=True):

@@ -119,6 +119,10 @@ class Client:
         """Run a failed task now."""
         return self._connection.post("/agent-tasks/retry", {"id": task_id}, Task)
 
+    def cancel_task(self, task_id: int) -> Task:
+        """Take a task back; one that runs may still succeed."""
+        return self._connection.post("/agent-tasks/cancel", {"id": task_id}, Task)
+
     def wait(
         self, task_id: int, timeout: float | None = None, *, patience: float = 30.0
     ) -> Iterator[Task]:

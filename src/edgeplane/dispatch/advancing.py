@@ -91,6 +91,8 @@ class Advance:
         )
         for task in chosen.expire:
             self._moves.add(task, lifecycle.expire(task, self._tx.now))
+        for task, newer in chosen.supersede:
+            self._moves.add(task, lifecycle.supersede(task, newer, self._tx.now))
         begun = self._begin(chosen.begin, probe=probing)
         dues = [] if chosen.next_due is None else [chosen.next_due]
         if begun < len(chosen.begin):
@@ -129,7 +131,8 @@ class Advance:
             self._moves.end(task, _LOST, self._tx.now)
             back = lifecycle.rescue(task, self._tx.now)
             self._moves.add(task, back)
-            found.append(back)
+            if not back.final:
+                found.append(back)
         return found
 
     def _share_failure(self, queue: Sequence[Task], probe: Task, box: Mailbox) -> list[Task]:

@@ -25,11 +25,11 @@ def settle(
     fresh = tasks.still_running(tx, [result.fence for result in request.results])
     moves = Moves()
     for result in request.results:
-        before = result.task
-        if result.fence not in fresh:
+        cancelled = fresh.pop(result.fence, None)  # the same result twice is late once
+        if cancelled is None:
             turn.late += 1
             continue
-        fresh.discard(result.fence)  # the same result twice is late once
+        before = replace(result.task, cancel_requested=cancelled)
         report = _with_silence(tx, result.report, boxes.get(before.node_id))
         after = lifecycle.settle(before, report, tx.now, rules.policy, rules.random)
         moves.add(before, after)

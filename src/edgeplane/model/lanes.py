@@ -1,7 +1,8 @@
 """Which of a node's open tasks may begin now, and when to look again: the order of work at a node.
 
 Config tasks run one at a time, oldest first: the head of the lane is served or waited for, and
-nothing overtakes it, so an older config never follows a newer one. Purges wait for nobody, and
+nothing overtakes it, so an older config never follows a newer one; of several configs that wait
+only the newest is sent, and takes the place of the others. Purges wait for nobody, and
 however many there are, they leave the head of the config lane its place. A node that could not be
 reached gets one probe, its oldest task, whatever is queued.
 """
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from edgeplane.model.tasks import Lane, Task, TaskStatus, lane_of
+from edgeplane.model.tasks import Lane, Task, TaskKind, TaskStatus, lane_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,7 @@ class Plan:
 
     begin: tuple[Task, ...]
     expire: tuple[Task, ...]
+    supersede: tuple[tuple[Task, Task], ...]  #: each with the newer one that takes its place
     next_due: datetime | None  #: ahead: when time alone makes one of the others due; None: never
 
 
@@ -38,7 +40,9 @@ def plan(tasks: Sequence[Task], conditions: Conditions) -> Plan:
     running = [task for task in tasks if task.status is TaskStatus.RUNNING]
     waiting = [task for task in tasks if task.status is not TaskStatus.RUNNING]
     expired = tuple(task for task in waiting if task.deadline_at <= now)
-    open_ones = [task for task in waiting if task.deadline_at > now]
+    superseded = _superseded([task for task in waiting if task.deadline_at > now])
+    over = {task.id for task in expired} | {old.id for old, _ in superseded}
+    open_ones = [task for task in waiting if task.id not in over]
     if conditions.paused:
         begin: tuple[Task, ...] = ()
     elif conditions.probing:
@@ -50,7 +54,21 @@ def plan(tasks: Sequence[Task], conditions: Conditions) -> Plan:
     dues = [task.deadline_at for task in left]
     if _has_room(len(running) + len(begin), conditions):
         dues += [_due(task) for task in _heads(left, [*running, *begin])]
-    return Plan(begin=begin, expire=expired, next_due=min(dues, default=None))
+    return Plan(
+        begin=begin,
+        expire=expired,
+        supersede=superseded,
+        next_due=min(dues, default=None),
+    )
+
+
+def _superseded(waiting: Sequence[Task]) -> tuple[tuple[Task, Task], ...]:
+    """Pair each config that waits with the newest, if it is not that itself."""
+    configs = [task for task in waiting if task.kind is TaskKind.APPLY_CONFIG]
+    if len(configs) < 2:  # noqa: PLR2004
+        return ()
+    newest = max(configs, key=lambda task: task.generation or 0)
+    return tuple((task, newest) for task in configs if task is not newest)
 
 
 def _has_room(out: int, conditions: Conditions) -> bool:
@@ -67,6 +85,7 @@ def _due(task: Task) -> datetime:
 def _heads(waiting: Sequence[Task], running: Sequence[Task]) -> list[Task]:
     """Return those whose turn it is: the oldest config task if none is running, every purge."""
     purges = [task for task in waiting if lane_of(task.kind) is Lane.PURGE]
+    purges.sort(key=lambda task: (task.rank, task.id))
     if any(lane_of(task.kind) is Lane.CONFIG for task in running):
         return purges
     return [task for task in waiting if lane_of(task.kind) is Lane.CONFIG][:1] + purges

@@ -23,6 +23,8 @@ class Place(StrEnum):
     SUCCESS = "success"
     WAITING = "failed, next_retry_at set"
     FAILED = "failed, final"
+    SUPERSEDED = "superseded"
+    CANCELLED = "cancelled"
 
 
 class Event(StrEnum):
@@ -35,6 +37,9 @@ class Event(StrEnum):
     RESCUE = "its lease lapsed"
     EXPIRE = "its deadline passed"
     RETRY = "a person retries"
+    SUPERSEDE = "a newer config waits"
+    CANCEL = "a person takes it back"
+    STOP = "taken back before, and not done"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +62,21 @@ MOVES = (
     Move(Place.WAITING, Event.EXPIRE, Place.FAILED),
     Move(Place.WAITING, Event.RETRY, Place.PENDING),
     Move(Place.FAILED, Event.RETRY, Place.PENDING),
+    Move(Place.PENDING, Event.SUPERSEDE, Place.SUPERSEDED),
+    Move(Place.WAITING, Event.SUPERSEDE, Place.SUPERSEDED),
+    Move(Place.PENDING, Event.CANCEL, Place.CANCELLED),
+    Move(Place.WAITING, Event.CANCEL, Place.CANCELLED),
+    Move(Place.RUNNING, Event.CANCEL, Place.RUNNING),
+    Move(Place.RUNNING, Event.STOP, Place.CANCELLED),
 )
 
 _TARGETS = {(move.origin, move.event): move.target for move in MOVES}
+
+
+_OBJECTIONS = {
+    Event.RETRY: "only a failed task can be retried",
+    Event.CANCEL: "only a task that has not ended can be cancelled",
+}
 
 
 def place_of(task: Task) -> Place:
@@ -103,6 +120,8 @@ def settle(task: Task, report: Report, now: datetime, policy: RetryPolicy, rando
             updated_at=now,
         )
     ended = replace(task, counted_attempts=counted, outcome=report.outcome, updated_at=now)
+    if task.cancel_requested:
+        return _stop(ended, f"cancelled; the attempt that was out: {report.message}", now)
     due = next_retry(ended, report, now, policy, random)
     _check(task, Event.FAIL if due is None else Event.FAIL_FOR_NOW)
     return replace(
@@ -115,7 +134,13 @@ def settle(task: Task, report: Report, now: datetime, policy: RetryPolicy, rando
 
 
 def rescue(task: Task, now: datetime) -> Task:
-    """Take back a task whose owner is gone: due at once; the same run is asked for again."""
+    """Take back a task whose owner is gone: due at once; the same run is asked for again.
+
+    One that was cancelled meanwhile is not asked for again.
+    """
+    if task.cancel_requested:
+        why = "cancelled; whether the attempt that was out took effect is not known"
+        return _stop(replace(task, outcome=Outcome.LOST), why, now)
     _check(task, Event.RESCUE)
     return replace(task, status=TaskStatus.PENDING, outcome=Outcome.LOST, updated_at=now)
 
@@ -159,10 +184,53 @@ def retry(task: Task, now: datetime) -> Task:
     )
 
 
+def supersede(task: Task, by: Task, now: datetime) -> Task:
+    """End a config that waits, because a newer one of its node waits too."""
+    _check(task, Event.SUPERSEDE)
+    return replace(
+        task,
+        status=TaskStatus.SUPERSEDED,
+        superseded_by=by.id,
+        next_retry_at=None,
+        finished_at=now,
+        updated_at=now,
+    )
+
+
+def cancel(task: Task, now: datetime) -> Task:
+    """Take a task back: at once where it waits; where an attempt is out, once that is back.
+
+    Raises:
+        WrongState: it has ended.
+
+    """
+    _check(task, Event.CANCEL)
+    if task.status is TaskStatus.RUNNING:
+        return replace(task, cancel_requested=True, updated_at=now)
+    why = "cancelled"
+    if task.last_error:
+        why = f"{why}; last error: {task.last_error}"
+    return _cancelled(task, why, now)
+
+
+def _stop(task: Task, why: str, now: datetime) -> Task:
+    _check(task, Event.STOP)
+    return _cancelled(task, why, now)
+
+
+def _cancelled(task: Task, why: str, now: datetime) -> Task:
+    return replace(
+        task,
+        status=TaskStatus.CANCELLED,
+        cancel_requested=True,
+        last_error=bounded_text(why),
+        next_retry_at=None,
+        finished_at=now,
+        updated_at=now,
+    )
+
+
 def _check(task: Task, event: Event) -> None:
     if not may(task, event):
-        raise WrongState(
-            f"task {task.id} is {task.status.value}: only a failed task can be retried"
-            if event is Event.RETRY
-            else f"task {task.id} is {task.status.value}: not possible when {event.value}"
-        )
+        why = _OBJECTIONS.get(event, f"not possible when {event.value}")
+        raise WrongState(f"task {task.id} is {task.status.value}: {why}")

@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from edgeplane.model.clock import epoch_millis
 from edgeplane.model.errors import Invalid, Missing, NotAllowed
 
 MAX_PAYLOAD_BYTES = 1 << 20
@@ -16,6 +17,11 @@ DEFAULT_MAX_ATTEMPTS = 5
 MAX_MAX_ATTEMPTS = 100
 DEFAULT_DEADLINE_SECONDS = 86_400
 MAX_DEADLINE_SECONDS = 30 * 86_400
+DEFAULT_PRIORITY = 5
+MAX_PRIORITY = 9
+#: One step of priority is worth so much waiting: what is asked for first at 9 and what was asked
+#: for 90 s before it at 0 are equal, so that nothing waits for ever behind what is more urgent.
+PRIORITY_STEP_SECONDS = 10
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -36,12 +42,17 @@ class Lane(StrEnum):
 
 
 class TaskStatus(StrEnum):
-    """The four states the contract shows; ``lifecycle`` has the moves between them."""
+    """What the contract shows of a task; ``lifecycle`` has the moves between them."""
 
     PENDING = "pending"  #: stored, and due
     RUNNING = "running"  #: an attempt is out, under a live lease
     SUCCESS = "success"  #: the agent verified it; final
     FAILED = "failed"  #: final, unless ``next_retry_at`` is set: then it is due then
+    SUPERSEDED = "superseded"  #: a newer config of its node took its place; final
+    CANCELLED = "cancelled"  #: a person took it back; final
+
+
+_ENDS = frozenset({TaskStatus.SUCCESS, TaskStatus.SUPERSEDED, TaskStatus.CANCELLED})
 
 
 class Outcome(StrEnum):
@@ -64,6 +75,10 @@ class Task:
     id: int
     node_id: int
     kind: TaskKind
+    priority: int  #: 0 to ``MAX_PRIORITY``, which is the most urgent
+    generation: int | None  #: of a config: the number of what its node should be; the newest wins
+    superseded_by: int | None  #: the id of the task that took its place
+    cancel_requested: bool  #: a person took it back while an attempt was out
     payload: (
         str | None
     )  #: the JSON text as it was accepted; None where a list leaves out a large one
@@ -90,9 +105,14 @@ class Task:
     @property
     def final(self) -> bool:
         """Whether nothing but a person's retry will move it again."""
-        return self.status is TaskStatus.SUCCESS or (
+        return self.status in _ENDS or (
             self.status is TaskStatus.FAILED and self.next_retry_at is None
         )
+
+    @property
+    def rank(self) -> int:
+        """Where it stands in its lane: the lowest goes first, and of equal ones the lowest id."""
+        return rank_of(self.kind, self.priority, self.created_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +121,7 @@ class NewTask:
 
     node_id: int
     kind: TaskKind
+    priority: int
     payload: str
     payload_bytes: int
     payload_digest: bytes
@@ -137,6 +158,17 @@ class Attempt:
 def lane_of(kind: TaskKind) -> Lane:
     """Return the lane a kind of task waits in."""
     return Lane.PURGE if kind is TaskKind.PURGE_CACHE else Lane.CONFIG
+
+
+def rank_of(kind: TaskKind, priority: int, asked_at: datetime) -> int:
+    """Return where a task stands in its lane.
+
+    Config tasks go strictly in the order of their ids. Purges go by when they were asked for,
+    which a priority puts forward by ``PRIORITY_STEP_SECONDS`` for each step.
+    """
+    if lane_of(kind) is Lane.CONFIG:
+        return 0
+    return epoch_millis(asked_at) - priority * PRIORITY_STEP_SECONDS * 1000
 
 
 def check_request_id(value: str, field: str = "requestId") -> str:

@@ -13,6 +13,7 @@ CONTROL_POINTS: Final = (
     "create.before_commit",
     "create.after_commit",
     "retry.after_commit",
+    "cancel.after_commit",
     "claim.before_commit",
     "claim.after_commit",
     "deliver.before_send",

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from edgeplane.model import lifecycle
 from edgeplane.model.errors import AlreadyExists, DomainError, NotFound, WrongState
 from edgeplane.model.nodes import Node
-from edgeplane.model.tasks import NewTask, Task
+from edgeplane.model.tasks import NewTask, Task, TaskKind
 from edgeplane.observe.crashpoints import crash_point
 from edgeplane.store import mailboxes, nodes, tasks
 from edgeplane.store.database import Database
+from edgeplane.store.mailboxes import Mailbox
 from edgeplane.store.workers import Tx
 
 
@@ -24,7 +25,7 @@ def create_many(tx: Tx, asked: Sequence[NewTask]) -> list[Task | DomainError]:
     new = [task for task in asked if task.request_id not in there]
     objections = _objections(tx, new)
     fresh = [task for task in new if objections[task.node_id] is None]
-    made = tasks.insert_new(tx, fresh) if fresh else {}
+    made = tasks.insert_new(tx, fresh, _generations(tx, fresh)) if fresh else {}
     # A given id may have been stored a moment ago by somebody else, or twice in this batch.
     there |= tasks.by_request_id(tx, [task.request_id for task in fresh if task.request_id_given])
     crash_point("create.before_commit")
@@ -41,13 +42,40 @@ def _objections(tx: Tx, asked: Sequence[NewTask]) -> dict[int, DomainError | Non
     wanted = {task.node_id for task in asked}
     if not wanted:
         return {}
-    known = mailboxes.mark_work(tx, wanted)
+    known = mailboxes.mark_work(tx, wanted, priority=max(task.priority for task in asked))
     doubtful = (wanted - known) | nodes.paused(tx, wanted)
     machines = nodes.many(tx, doubtful)
     return {
         node_id: _objection(machines.get(node_id), node_id) if node_id in doubtful else None
         for node_id in wanted
     }
+
+
+def _generations(tx: Tx, asked: Sequence[NewTask]) -> list[int | None]:
+    """Give the configs among these tasks their numbers, in the order they were asked for."""
+    nodes_of = [task.node_id for task in asked if task.kind is TaskKind.APPLY_CONFIG]
+    numbers = iter(mailboxes.next_generations(tx, nodes_of))
+    return [next(numbers) if task.kind is TaskKind.APPLY_CONFIG else None for task in asked]
+
+
+async def cancel(database: Database, task_id: int) -> Task:
+    """Take a task back; one whose attempt is out ends when that is back.
+
+    Raises:
+        NotFound: no such task.
+        WrongState: it has ended.
+
+    """
+    task = await database.write(lambda tx: _cancel(tx, task_id))
+    crash_point("cancel.after_commit")
+    return task
+
+
+def _cancel(tx: Tx, task_id: int) -> Task:
+    before, _ = _held(tx, task_id)
+    after = lifecycle.cancel(before, tx.now)
+    _write(tx, before, after)
+    return after
 
 
 async def retry(database: Database, task_id: int) -> Task:
@@ -64,19 +92,35 @@ async def retry(database: Database, task_id: int) -> Task:
 
 
 def _retry(tx: Tx, task_id: int) -> Task:
+    before, box = _held(tx, task_id)
+    after = lifecycle.retry(before, tx.now)
+    if box is not None and before.generation is not None and before.generation < box.generation:
+        raise WrongState(
+            f"task {task_id}: a newer config of node {before.node_id} has been asked for since: "
+            "retry that one, or ask for this config anew"
+        )
+    if (problem := _objection(nodes.get(tx, before.node_id), before.node_id)) is not None:
+        raise problem
+    _write(tx, before, after)
+    return after
+
+
+def _held(tx: Tx, task_id: int) -> tuple[Task, Mailbox | None]:
+    """Return a task whose node's mailbox is held from here on. Raises NotFound."""
     seen = tasks.get(tx, task_id)
     if seen is None:
         raise NotFound(f"task {task_id} not found")
-    mailboxes.lock(tx, [seen.node_id])
+    boxes = mailboxes.lock(tx, [seen.node_id])
     before = tasks.get(tx, task_id)
     assert before is not None  # tasks are never deleted
-    after = lifecycle.retry(before, tx.now)
-    if (problem := _objection(nodes.get(tx, before.node_id), before.node_id)) is not None:
-        raise problem
+    return before, boxes.get(seen.node_id)
+
+
+def _write(tx: Tx, before: Task, after: Task) -> None:
+    """Write what a person moved, and have the node looked at."""
     if tasks.write_moved(tx, [(before, after)]) != 1:
-        raise WrongState(f"task {task_id} was moved just now: look again")
-    mailboxes.mark_work(tx, [before.node_id])
-    return after
+        raise WrongState(f"task {before.id} was moved just now: look again")
+    mailboxes.mark_work(tx, [before.node_id], priority=before.priority)
 
 
 def _objection(node: Node | None, node_id: int) -> DomainError | None:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, case, delete, func, insert, select, update
+from sqlalchemy import bindparam, case, delete, func, insert, or_, select, update
 
 from edgeplane.model.clock import epoch_millis
+from edgeplane.model.tasks import PRIORITY_STEP_SECONDS
 from edgeplane.store.prepared import Prepared, moment
 from edgeplane.store.rows import DUE_INDEX, node_mailboxes
 from edgeplane.store.workers import Tx
@@ -28,6 +29,7 @@ class Mailbox:
     epoch: int
     work_seq: int
     unreachable_since: datetime | None
+    generation: int
 
     def away_seconds(self, now: datetime) -> float:
         """Return for how long its node has not been reached."""
@@ -45,7 +47,9 @@ class Lease:
 def add(tx: Tx, node_id: int) -> None:
     """Make the mailbox of a new node."""
     tx.conn.execute(
-        insert(node_mailboxes).values(node_id=node_id, epoch=epoch_millis(tx.now), work_seq=0)
+        insert(node_mailboxes).values(
+            node_id=node_id, epoch=epoch_millis(tx.now), work_seq=0, generation=0
+        )
     )
 
 
@@ -60,6 +64,7 @@ _COLUMNS = (
     _M.epoch,
     _M.work_seq,
     _M.unreachable_since,
+    _M.generation,
 )
 
 _LOCK = Prepared(
@@ -76,7 +81,10 @@ _MARK = Prepared(
         .where(_M.node_id.in_(items.named("nodes")))
         .values(
             work_seq=_M.work_seq + 1,
-            next_at=case((_M.owner.is_not(None), _M.next_at), else_=bindparam("now")),
+            next_at=case(
+                (or_(_M.owner.is_not(None), _M.next_at < bindparam("due")), _M.next_at),
+                else_=bindparam("due"),
+            ),
         )
     )
 )
@@ -111,6 +119,13 @@ _RENEW = Prepared(
         .values(next_at=bindparam("until"))
     )
 )
+_GENERATION = Prepared(
+    lambda _: (
+        update(node_mailboxes)
+        .where(_M.node_id == bindparam("box"))
+        .values(generation=bindparam("number"))
+    )
+)
 _RELEASE = Prepared(
     lambda items: (
         update(node_mailboxes)
@@ -128,16 +143,38 @@ def lock(tx: Tx, node_ids: Iterable[int]) -> dict[int, Mailbox]:
     return {row[0]: _mailbox(row) for row in _LOCK.rows(tx, nodes=wanted)}
 
 
-def mark_work(tx: Tx, node_ids: Iterable[int]) -> set[int]:
+def mark_work(tx: Tx, node_ids: Iterable[int], *, priority: int = 0) -> set[int]:
     """Say that a node has new work, due now; return the nodes that have a mailbox.
 
     This holds the mailboxes until the transaction ends. One that somebody owns keeps its lease: the
-    owner sees ``work_seq`` grow.
+    owner sees ``work_seq`` grow. A priority puts the due time forward, as it does in the lanes: so
+    among all that is due the most urgent is claimed first, and nothing waits for ever.
     """
     wanted = sorted(set(node_ids))
-    if _MARK.change(tx, {"now": tx.now}, nodes=wanted) == len(wanted):
+    due = tx.now - timedelta(seconds=priority * PRIORITY_STEP_SECONDS)
+    if _MARK.change(tx, {"due": due}, nodes=wanted) == len(wanted):
         return set(wanted)
     return {row[0] for row in _KNOWN.rows(tx, nodes=wanted)}
+
+
+def next_generations(tx: Tx, wanted: Sequence[int]) -> list[int]:
+    """Return a new config's generation for each of these nodes, in order; their boxes are held.
+
+    Like an epoch, it never falls below the database's clock: an agent that has seen a higher one
+    would refuse what comes after the tables were put back from an older copy.
+    """
+    if not wanted:
+        return []
+    known = {row[0]: row[5] for row in _LOCK.rows(tx, nodes=sorted(set(wanted)))}
+    floor = epoch_millis(tx.now)
+    found: list[int] = []
+    for node_id in wanted:
+        known[node_id] = max(known[node_id] + 1, floor)
+        found.append(known[node_id])
+    _GENERATION.change_many(
+        tx, [{"box": node_id, "number": number} for node_id, number in sorted(known.items())]
+    )
+    return found
 
 
 def claim_due(tx: Tx, limit: int, lease: Lease) -> list[Mailbox]:
@@ -204,4 +241,5 @@ def _mailbox(row: Sequence[Any]) -> Mailbox:
         epoch=row[2],
         work_seq=row[3],
         unreachable_since=moment(row[4]),
+        generation=row[5],
     )

@@ -45,13 +45,13 @@ def _plain(items: Items) -> Select[Any]:
     return (
         select(*_fields())
         .where(_T.node_id.in_(items.named("nodes")), _T.lane.is_not(None))
-        .order_by(_T.node_id, _T.lane, _T.id)
+        .order_by(_T.node_id, _T.lane, _T.lane_rank, _T.id)
         .limit(DEEP)
     )
 
 
 def _windowed(_: Items) -> Select[Any]:
-    """Select of one deep queue: what runs, the oldest config tasks, what is due or has expired."""
+    """Select of one deep queue: what runs, the first of each lane, what is due or has expired."""
     now: ColumnElement[Any] = bindparam("now")
     node = _T.node_id == bindparam("node")
     waits, expired = _T.status != TaskStatus.RUNNING.value, _T.deadline_at <= now
@@ -62,14 +62,20 @@ def _windowed(_: Items) -> Select[Any]:
         _T.type.in_([literal(kind.value) for kind in TaskKind]),
         _T.status == TaskStatus.RUNNING.value,
     )
-    parts = [running, _oldest(node, config), _oldest(node, config, waits, expired)]
-    parts.append(_oldest(node, purge, waits, due))
+    newest = (
+        select(_T.id)
+        .where(node, config, _T.type == TaskKind.APPLY_CONFIG.value)
+        .order_by(_T.lane_rank.desc(), _T.id.desc())
+        .limit(1)
+    )
+    parts = [running, newest, _first(node, config), _first(node, config, waits, expired)]
+    parts.append(_first(node, purge, waits, due))
     ids = union(*(select(part.subquery().c.id) for part in parts)).subquery()
     return select(*_fields()).join_from(ids, agent_tasks, _T.id == ids.c.id)
 
 
-def _oldest(*conditions: ColumnElement[bool]) -> Select[Any]:
-    return select(_T.id).where(*conditions).order_by(_T.id).limit(OPEN_WINDOW)
+def _first(*conditions: ColumnElement[bool]) -> Select[Any]:
+    return select(_T.id).where(*conditions).order_by(_T.lane_rank, _T.id).limit(OPEN_WINDOW)
 
 
 PLAIN = Prepared(_plain)

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     PrimaryKeyConstraint,
+    SmallInteger,
     Table,
     Text,
     UniqueConstraint,
@@ -86,6 +87,7 @@ node_mailboxes = Table(
     Column("owner", exact(64)),
     Column("epoch", BigInteger, nullable=False),
     Column("work_seq", BigInteger, nullable=False),
+    Column("generation", BigInteger, nullable=False),  # of the newest config asked for
     Column("unreachable_since", UtcDateTime),
     Index(None, "owner"),
     **_INNODB,
@@ -104,6 +106,11 @@ agent_tasks = Table(
     Column("payload_digest", Digest, nullable=False),
     Column("status", exact(16), nullable=False),
     Column("lane", exact(16)),  # NULL once the task is final: it has left its lane
+    Column("lane_rank", BigInteger, nullable=False),  # where it stands in its lane, before the id
+    Column("priority", SmallInteger, nullable=False),
+    Column("generation", BigInteger),
+    Column("superseded_by", Id),
+    Column("cancel_requested", Boolean(create_constraint=False), nullable=False),
     Column("outcome", exact(16)),
     Column("last_error", Text),
     Column("attempts", Integer, nullable=False),
@@ -124,7 +131,7 @@ agent_tasks = Table(
     # Two indexes serve every list: a column that is not asked for is walked value by value.
     Index(None, "type", "status", "id"),
     Index(None, "node_id", "type", "status", "id"),
-    Index(None, "node_id", "lane", "id"),
+    Index(None, "node_id", "lane", "lane_rank", "id"),
     sqlite_autoincrement=True,
     **_INNODB,
 )

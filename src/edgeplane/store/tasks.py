@@ -27,6 +27,7 @@ from edgeplane.model.tasks import (
     TaskKind,
     TaskStatus,
     lane_of,
+    rank_of,
 )
 from edgeplane.store.prepared import Items, Prepared, moment
 from edgeplane.store.rows import agent_tasks, task_attempts
@@ -59,6 +60,10 @@ FIELDS = (
     _T.finished_at,
     _T.updated_at,
     _T.payload_bytes,
+    _T.priority,
+    _T.generation,
+    _T.superseded_by,
+    _T.cancel_requested,
 )
 
 
@@ -84,6 +89,10 @@ _NEW = (
     "payload_digest",
     "status",
     "lane",
+    "lane_rank",
+    "priority",
+    "generation",
+    "cancel_requested",
     "attempts",
     "counted_attempts",
     "run",
@@ -122,7 +131,9 @@ _IDS = Prepared(
 )
 _GET = Prepared(lambda _: with_result(_T.payload).where(_T.id == bindparam("task")))
 _FENCES = Prepared(
-    lambda items: select(_T.id, _T.status, _T.attempts).where(_T.id.in_(items.named("tasks")))
+    lambda items: select(_T.id, _T.status, _T.attempts, _T.cancel_requested).where(
+        _T.id.in_(items.named("tasks"))
+    )
 )
 _PAYLOADS = Prepared(lambda items: select(_T.id, _T.payload).where(_T.id.in_(items.named("tasks"))))
 _HAS_OPEN = Prepared(
@@ -130,16 +141,21 @@ _HAS_OPEN = Prepared(
 )
 
 
-def insert_new(tx: Tx, tasks: Sequence[NewTask]) -> dict[str, Task]:
+def insert_new(
+    tx: Tx, tasks: Sequence[NewTask], generations: Sequence[int | None]
+) -> dict[str, Task]:
     """Insert tasks, due at once; return those that are there now under their request ids.
 
     Ids grow in the order given: it is the order in which a node's lane serves them. One whose
     request id exists already is passed over, and not returned.
     """
-    _INSERT[_upserts(tx)].change_many(tx, [_new_row(task, tx) for task in tasks])
+    numbered = list(zip(tasks, generations, strict=True))
+    _INSERT[_upserts(tx)].change_many(tx, [_new_row(task, number, tx) for task, number in numbered])
     rows = _IDS.rows(tx, requests=[task.request_id for task in tasks])
     ids = dict(map(tuple, rows))
-    return {task.request_id: _fresh(task, ids[task.request_id], tx) for task in tasks}
+    return {
+        task.request_id: _fresh(task, ids[task.request_id], number, tx) for task, number in numbered
+    }
 
 
 def by_request_id(tx: Tx, request_ids: Iterable[str]) -> dict[str, Stored]:
@@ -156,11 +172,14 @@ def get(tx: Tx, task_id: int) -> Task | None:
     return task_of(rows[0]) if rows else None
 
 
-def still_running(tx: Tx, fences: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
-    """Return those of these tasks (id, attempt) that still run under that very attempt."""
+def still_running(tx: Tx, fences: Sequence[tuple[int, int]]) -> dict[tuple[int, int], bool]:
+    """Return those of these tasks (id, attempt) that still run under that very attempt.
+
+    With each: whether it has been cancelled since.
+    """
     rows = _FENCES.rows(tx, tasks=sorted({task_id for task_id, _ in fences}))
-    running = {(row[0], row[2]) for row in rows if row[1] == TaskStatus.RUNNING.value}
-    return running.intersection(fences)
+    running = {(row[0], row[2]): bool(row[3]) for row in rows if row[1] == TaskStatus.RUNNING.value}
+    return {fence: running[fence] for fence in fences if fence in running}
 
 
 def payloads(tx: Tx, task_ids: Sequence[int]) -> dict[int, str]:
@@ -219,6 +238,8 @@ _MOVABLE = (
     "started_at",
     "finished_at",
     "updated_at",
+    "superseded_by",
+    "cancel_requested",
 )
 
 
@@ -344,7 +365,7 @@ def _upserts(tx: Tx) -> str:
     return "sqlite" if tx.dialect == "sqlite" else "mysql"
 
 
-def _new_row(task: NewTask, tx: Tx) -> dict[str, Any]:
+def _new_row(task: NewTask, generation: int | None, tx: Tx) -> dict[str, Any]:
     return {
         "v_node_id": task.node_id,
         "v_type": task.kind.value,
@@ -353,6 +374,10 @@ def _new_row(task: NewTask, tx: Tx) -> dict[str, Any]:
         "v_payload_digest": task.payload_digest,
         "v_status": TaskStatus.PENDING.value,
         "v_lane": lane_of(task.kind).value,
+        "v_lane_rank": rank_of(task.kind, task.priority, tx.now),
+        "v_priority": task.priority,
+        "v_generation": generation,
+        "v_cancel_requested": False,
         "v_attempts": 0,
         "v_counted_attempts": 0,
         "v_run": 1,
@@ -367,12 +392,16 @@ def _new_row(task: NewTask, tx: Tx) -> dict[str, Any]:
     }
 
 
-def _fresh(task: NewTask, task_id: int, tx: Tx) -> Task:
+def _fresh(task: NewTask, task_id: int, generation: int | None, tx: Tx) -> Task:
     """Return a task as it was inserted, without reading it back."""
     return Task(
         id=task_id,
         node_id=task.node_id,
         kind=task.kind,
+        priority=task.priority,
+        generation=generation,
+        superseded_by=None,
+        cancel_requested=False,
         payload=task.payload,
         payload_bytes=task.payload_bytes,
         status=TaskStatus.PENDING,
@@ -410,6 +439,8 @@ def _moved_values(task: Task) -> dict[str, Any]:
         "v_started_at": task.started_at,
         "v_finished_at": task.finished_at,
         "v_updated_at": task.updated_at,
+        "v_superseded_by": task.superseded_by,
+        "v_cancel_requested": task.cancel_requested,
     }
 
 
@@ -448,8 +479,12 @@ def task_of(row: Sequence[Any]) -> Task:
         finished_at=moment(row[18]),
         updated_at=_time(row[19]),
         payload_bytes=row[20],
-        payload=row[21],
-        result=row[22],
+        priority=row[21],
+        generation=row[22],
+        superseded_by=row[23],
+        cancel_requested=bool(row[24]),
+        payload=row[25],
+        result=row[26],
     )
 
 

@@ -22,6 +22,7 @@ ALLOWED = {
     ("GET", "/agent-tasks/{task_id}"): ALL,
     ("POST", "/agent-tasks/create"): HANDS,
     ("POST", "/agent-tasks/retry"): HANDS,
+    ("POST", "/agent-tasks/cancel"): HANDS,
 }
 
 
@@ -88,7 +89,7 @@ async def test_without_a_token_only_the_open_routes_answer(house, line):
 @pytest.mark.parametrize("line", [line for line in ALLOWED if ALLOWED[line] == HANDS], ids=" ".join)
 async def test_a_viewer_changes_nothing(house, line):
     """A refused call leaves nodes and tasks as they were."""
-    node = await house.node()
+    node, other = await house.node(), await house.node()
     task = await house.task(node)
     await house.fail(task)
     bodies = {
@@ -97,6 +98,7 @@ async def test_a_viewer_changes_nothing(house, line):
         "/nodes/delete": {"ids": [node]},
         "/agent-tasks/create": {"nodeId": node, "type": "reload"},
         "/agent-tasks/retry": {"id": task.id},
+        "/agent-tasks/cancel": {"id": (await house.task(other)).id},
     }
     viewer = house.callers[Role.VIEWER]
     before = await viewer.data("/nodes"), await viewer.data("/agent-tasks")

@@ -25,6 +25,10 @@ KEYS = [
     "maxAttempts",
     "timeoutSeconds",
     "deadlineAt",
+    "priority",
+    "generation",
+    "supersededBy",
+    "cancelRequested",
     "requestId",
     "nextRetryAt",
     "lastError",
@@ -467,3 +471,56 @@ async def test_more_than_can_wait_is_refused(api, node, monkeypatch):
         assert (await api.post(CREATE, body)).brief == (429, TooMany.code)
     assert (await api.data("/agent-tasks"))["total"] == 0
     assert (await api.post(CREATE, body)).brief == (200, 0)
+
+
+CANCEL = "/agent-tasks/cancel"
+
+
+async def test_a_task_that_waits_is_cancelled_at_once(house, api, node):
+    """It ends there; the engine is told, because its lane may move on."""
+    task = await house.task(node)
+    house.told.clear()
+    after = await api.data(CANCEL, {"id": task.id})
+    assert (after["status"], after["cancelRequested"]) == ("cancelled", True)
+    assert (after["lastError"], after["finishedAt"]) == ("cancelled", after["updatedAt"])
+    assert house.told == [{node}]
+    assert (await api.post(CANCEL, {"id": task.id})).brief == (409, 3003)
+    assert (await api.post(RETRY, {"id": task.id})).brief == (409, 3003)
+    found = await api.data("/agent-tasks", status="cancelled")
+    assert [task["id"] for task in found["list"]] == [task.id]
+
+
+async def test_a_task_that_runs_is_asked_to_end(house, api, node):
+    """It still runs, and says that it has been taken back."""
+    task = await house.task(node)
+    await house.move(task, status="running", attempts=1)
+    after = await api.data(CANCEL, {"id": task.id})
+    assert (after["status"], after["cancelRequested"], after["finishedAt"]) == (
+        "running",
+        True,
+        None,
+    )
+
+
+@pytest.mark.parametrize("status", ["success", "superseded"])
+async def test_what_has_ended_is_not_cancelled(house, api, node, status):
+    """409/3003 says what it is."""
+    task = await house.task(node)
+    await house.move(task, status=status, lane=None)
+    answer = await api.post(CANCEL, {"id": task.id})
+    assert (answer.brief, status in answer.message) == ((409, 3003), True)
+    assert (await api.post(CANCEL, {"id": 10**9})).brief == (404, 3001)
+
+
+@pytest.mark.parametrize(("given", "shown"), [({}, 5), ({"priority": 0}, 0), ({"priority": 9}, 9)])
+async def test_a_priority_is_kept(api, node, given, shown):
+    """5 where none is given."""
+    made = await api.data(CREATE, {"nodeId": node, "type": "reload", **given})
+    assert made["priority"] == shown
+
+
+@pytest.mark.parametrize("priority", [-1, 10, 2**63])
+async def test_a_priority_has_bounds(api, node, priority):
+    """400/2003 names the field."""
+    answer = await api.post(CREATE, {"nodeId": node, "type": "reload", "priority": priority})
+    assert (answer.brief, answer.message.startswith("priority: ")) == ((400, 2003), True)

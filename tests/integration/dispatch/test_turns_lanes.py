@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from edgeplane.model.errors import WrongState
 from edgeplane.model.nodes import NodeStatus
 from edgeplane.model.tasks import Outcome, TaskKind, TaskStatus
 from edgeplane.services import nodes as node_rule
@@ -211,3 +212,120 @@ async def test_a_draining_turn_settles_and_begins_nothing(turner, ask, look, nod
     assert ids(turn) == []
     assert [task.status for task in await look(asked)] == [TaskStatus.SUCCESS, TaskStatus.PENDING]
     assert await turner.database.write(lambda tx: mailboxes.release_all(tx, "me")) == 1
+
+
+CONFIG = TaskKind.APPLY_CONFIG
+
+
+async def test_only_the_newest_config_is_sent(turner, ask, look, node_id):
+    """The older ones end as superseded by it; a reload between them keeps its turn."""
+    first, second = await ask(node_id, CONFIG, number=2)
+    (reload,) = await ask(node_id)
+    (newest,) = await ask(node_id, CONFIG)
+    turn = await turner.take()
+    assert ids(turn) == [reload.id]
+    found = await look([first, second])
+    assert [(task.status, task.superseded_by) for task in found] == [
+        (TaskStatus.SUPERSEDED, newest.id)
+    ] * 2
+    assert all(task.final and task.attempts == 0 for task in found)
+    turn = await turner.take([came_back(turn.begun[0], Outcome.SUCCEEDED)])
+    assert ids(turn) == [newest.id]
+
+
+async def test_a_config_that_is_out_is_waited_for(turner, ask, look, node_id):
+    """A newer one waits for its end, and takes its place only if it would be sent again."""
+    (old,) = await ask(node_id, CONFIG)
+    out = (await turner.take()).begun[0]
+    (new,) = await ask(node_id, CONFIG)
+    turn = await turner.take(look_at=[node_id])
+    assert (ids(turn), (await look([old]))[0].status) == ([], TaskStatus.RUNNING)
+    turn = await turner.take([came_back(out, Outcome.UNANSWERED)])
+    assert ids(turn) == [new.id]
+    assert (await look([old]))[0].superseded_by == new.id
+
+
+async def test_a_node_back_after_many_configs_gets_one(turner, ask, look, node_id):
+    """However many it missed; what it missed beside them it gets too."""
+    asked = await ask(node_id, CONFIG, number=700)
+    turn = await turner.take()
+    turn = await turner.take([came_back(turn.begun[0], Outcome.UNREACHABLE, "refused")])
+    for _ in range(30):
+        turn = await turner.take(now=turn.next_due)
+        if turn.begun:
+            break
+    assert ids(turn) == [asked[-1].id]
+    turn = await turner.take([came_back(turn.begun[0], Outcome.SUCCEEDED)], now=turn.now)
+    while turn.next_due is not None:
+        turn = await turner.take(now=turn.next_due)
+        assert turn.begun == []
+    found = await look(asked)
+    assert [task.status for task in found[:-1]] == [TaskStatus.SUPERSEDED] * 699
+    assert found[-1].status is TaskStatus.SUCCESS
+
+
+async def test_the_most_urgent_purges_go_first(turner, ask, node_id):
+    """A priority puts a purge before those asked for up to ten seconds a step earlier."""
+    plain = await ask(node_id, PURGE, number=3)
+    (low,) = await ask(node_id, PURGE, priority=0)
+    (high,) = await ask(node_id, PURGE, priority=9)
+    turn = await turner.take()
+    assert ids(turn) == [high.id, plain[0].id]
+    order = [plain[1].id, plain[2].id, low.id]
+    turn = await turner.take([came_back(sent, Outcome.SUCCEEDED) for sent in turn.begun])
+    assert ids(turn) == order[:2]
+    turn = await turner.take([came_back(sent, Outcome.SUCCEEDED) for sent in turn.begun])
+    assert ids(turn) == order[2:]
+
+
+async def test_a_task_cancelled_while_it_runs_ends_when_it_is_back(turner, ask, look, node_id):
+    """It is not sent again, whatever its retry would have been."""
+    (asked,) = await ask(node_id)
+    turn = await turner.take()
+    running = await task_rule.cancel(turner.database, asked.id)
+    assert (running.status, running.cancel_requested) == (TaskStatus.RUNNING, True)
+    turn = await turner.take([came_back(turn.begun[0], Outcome.BUSY, "not now")])
+    (found,) = await look([asked])
+    assert (found.status, found.final, ids(turn)) == (TaskStatus.CANCELLED, True, [])
+    assert found.last_error == "cancelled; the attempt that was out: not now"
+
+
+async def test_a_task_that_succeeds_is_not_cancelled(turner, ask, look, node_id):
+    """What the agent verified is the truth."""
+    (asked,) = await ask(node_id)
+    turn = await turner.take()
+    await task_rule.cancel(turner.database, asked.id)
+    await turner.take([came_back(turn.begun[0], Outcome.SUCCEEDED)])
+    assert (await look([asked]))[0].status is TaskStatus.SUCCESS
+
+
+async def test_a_cancelled_task_whose_owner_died_is_not_sent_again(turner, ask, look, node_id):
+    """The next owner ends it; whether it took effect, it says, is not known."""
+    (asked,) = await ask(node_id)
+    turn = await turner.take()
+    await task_rule.cancel(turner.database, asked.id)
+    turner.held.clear()
+    turn = await turner.take(now=turn.now + timedelta(seconds=11))
+    (found,) = await look([asked])
+    assert (found.status, ids(turn)) == (TaskStatus.CANCELLED, [])
+    assert "is not known" in found.last_error
+
+
+async def test_a_cancelled_task_leaves_its_lane(turner, ask, node_id):
+    """The next one has its turn."""
+    first, second = await ask(node_id, number=2)
+    await task_rule.cancel(turner.database, first.id)
+    assert ids(await turner.take()) == [second.id]
+
+
+async def test_an_older_config_is_not_retried_behind_a_newer_one(turner, ask, look, node_id):
+    """Sending it would put the node back to what it was before."""
+    (old,) = await ask(node_id, CONFIG)
+    turn = await turner.take()
+    await turner.take([came_back(turn.begun[0], Outcome.FAILED)])
+    (new,) = await ask(node_id, CONFIG)
+    turn = await turner.take()
+    await turner.take([came_back(turn.begun[0], Outcome.FAILED)])
+    with pytest.raises(WrongState, match="a newer config of node [0-9]+ has been asked for since"):
+        await task_rule.retry(turner.database, old.id)
+    assert (await task_rule.retry(turner.database, new.id)).status is TaskStatus.PENDING

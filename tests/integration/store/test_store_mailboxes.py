@@ -91,6 +91,22 @@ async def test_the_longest_due_come_first(database):
     assert [box.node_id for box in claimed] == ids[:1:-1]
 
 
+async def test_among_what_is_due_the_most_urgent_is_claimed_first(database):
+    """Each step of priority counts as ten seconds of waiting; an earlier due time is kept."""
+
+    def mark(tx):
+        ids = add_nodes(tx, 4)
+        for node_id, priority in zip(ids, (0, 5, 9, 5), strict=True):
+            mailboxes.mark_work(tx, [node_id], priority=priority)
+        mailboxes.mark_work(later(tx, -60), [ids[0]], priority=0)
+        mailboxes.mark_work(tx, [ids[2]], priority=0)
+        return ids
+
+    ids = await database.write(mark)
+    claimed = await database.write(lambda tx: mailboxes.claim_due(tx, 4, MINE))
+    assert [box.node_id for box in claimed] == [ids[2], ids[0], ids[1], ids[3]]
+
+
 @pytest.mark.parametrize("limit", [0, -1])
 async def test_no_room_claims_nothing(database, node_id, limit):
     """Also where something is due."""

@@ -57,7 +57,9 @@ def test_a_migration_that_was_killed_goes_on(request, last):
     with make_engine(url).begin() as connection:
         connection.exec_driver_sql("DELETE FROM alembic_version")
         if last == "agent_tasks":
-            connection.exec_driver_sql("DROP INDEX ix_agent_tasks_node_id_lane_id ON agent_tasks")
+            connection.exec_driver_sql(
+                "DROP INDEX ix_agent_tasks_node_id_lane_lane_rank_id ON agent_tasks"
+            )
         for name in names[names.index(last) + 1 :]:
             connection.exec_driver_sql(f"DROP TABLE {name}")
     assert migrate.upgrade(url) == len(metadata.tables)

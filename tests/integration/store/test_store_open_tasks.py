@@ -83,7 +83,9 @@ async def test_a_deep_queue_shows_the_oldest_of_each_lane(database, node_ids, nu
     for purge in (True, False):
         lane = [task.id for task in queue if (task.kind is TaskKind.PURGE_CACHE) == purge]
         seen = [task.id for task in found.tasks if (task.kind is TaskKind.PURGE_CACHE) == purge]
-        assert seen == (lane[: open_tasks.OPEN_WINDOW] if partial else lane)
+        shown = lane[: open_tasks.OPEN_WINDOW] if partial else lane
+        newest = [task.id for task in queue if task.kind is TaskKind.APPLY_CONFIG][-1]
+        assert seen == (shown if purge or newest in shown else [*shown, newest])
 
 
 async def test_what_runs_behind_a_deep_queue_is_seen(database, node_ids):

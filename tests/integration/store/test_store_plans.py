@@ -49,9 +49,9 @@ def _fill(connection):
     rows = []
     for _ in range(TASKS):
         asked = new_task(random.choice(ids), kind=random.choice(list(TaskKind)))
-        row = {name[2:]: value for name, value in tasks._new_row(asked, tx).items()}
-        status = random.choices(list(TaskStatus), [1, 1, 20, 2])[0]
-        final = status in (TaskStatus.SUCCESS, TaskStatus.FAILED)
+        row = {name[2:]: value for name, value in tasks._new_row(asked, None, tx).items()}
+        status = random.choices(list(TaskStatus), [1, 1, 20, 2, 1, 1])[0]
+        final = status not in (TaskStatus.PENDING, TaskStatus.RUNNING)
         lane = None if final else lane_of(asked.kind).value
         rows.append({**row, "status": status.value, "lane": lane})
     connection.execute(insert(agent_tasks), rows)
@@ -145,7 +145,7 @@ def test_open_tasks_of_some_nodes_are_ranges_of_one_index(engine):
         ids = list(connection.scalars(select(node_mailboxes.c.node_id).limit(8)))
     given = {f"nodes_{number}": node_id for number, node_id in enumerate(ids)}
     plan = explain(engine, open_tasks.PLAIN._build(Items(8)), **given)
-    assert reads(engine, plan, "agent_tasks") == ["ix_agent_tasks_node_id_lane_id"]
+    assert reads(engine, plan, "agent_tasks") == ["ix_agent_tasks_node_id_lane_lane_rank_id"]
     assert sorts(plan) == 0
 
 
@@ -156,11 +156,11 @@ def test_a_deep_queue_is_read_lane_by_lane(engine):
     given = {"node": node_id, "now": utc_now()}
     plan = explain(engine, open_tasks.WINDOWED._build(Items(0)), **given)
     found = reads(engine, plan, "agent_tasks")
-    assert found.count("ix_agent_tasks_node_id_lane_id") == 3
+    assert found.count("ix_agent_tasks_node_id_lane_lane_rank_id") == 4
     assert found.count("ix_agent_tasks_node_id_type_status_id") == 1
     assert set(found) == {
         "PRIMARY",
-        "ix_agent_tasks_node_id_lane_id",
+        "ix_agent_tasks_node_id_lane_lane_rank_id",
         "ix_agent_tasks_node_id_type_status_id",
     }
     assert sorts(plan) == 0
@@ -184,7 +184,7 @@ def test_a_page_of_a_list_reads_ranges_already_in_order(engine, wanted, before):
         assert found == ["PRIMARY"] or (before is None and found == [None])
         assert sorts(plan) == 0
         return
-    branches = (1 if wanted.kind else 3) * (1 if wanted.status else 4)
+    branches = (1 if wanted.kind else 3) * (1 if wanted.status else 6)
     index = "type_status_id" if wanted.node_id is None else "node_id_type_status_id"
     assert found == [f"ix_agent_tasks_{index}"] * branches
     assert sorts(plan) <= 1

@@ -8,9 +8,10 @@ from functools import partial
 from random import Random
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from edgeplane.model import lifecycle
+from edgeplane.model.clock import epoch_millis
 from edgeplane.model.errors import AlreadyExists, NotFound, WrongState
 from edgeplane.model.retry import RetryPolicy
 from edgeplane.model.tasks import (
@@ -25,7 +26,7 @@ from edgeplane.model.tasks import (
 from edgeplane.services.tasks import create_many
 from edgeplane.store import tasks
 from edgeplane.store.database import Database
-from edgeplane.store.rows import agent_tasks
+from edgeplane.store.rows import agent_tasks, node_mailboxes
 from kit.factories import add_nodes, add_tasks, new_task, stored
 
 
@@ -75,6 +76,33 @@ async def test_what_shares_a_commit_keeps_its_order(database, node_id):
     made = await database.create(lambda tx: add_tasks(tx, asked))
     assert [task.request_id for task in made] == list("zaymbx")
     assert [task.id for task in made] == sorted(task.id for task in made)
+
+
+async def test_each_config_of_a_node_has_a_higher_generation(database):
+    """In the order they were asked for, in one commit or several; other tasks have none."""
+    one, two = await database.write(lambda tx: add_nodes(tx, 2))
+    seen = {one: [], two: []}
+    for _ in range(3):
+        asked = [new_task(node, kind=TaskKind.APPLY_CONFIG) for node in (one, two, one)]
+        for task in await database.create(lambda tx, a=asked: add_tasks(tx, a)):
+            seen[task.node_id].append(task.generation)
+            assert await database.read(lambda tx, t=task: stored(tx, t.id)) == task
+    for generations in seen.values():
+        assert generations == sorted(set(generations))
+    (reload,) = await database.create(lambda tx: add_tasks(tx, [new_task(one)]))
+    assert reload.generation is None
+
+
+async def test_a_generation_behind_the_clock_catches_up(database, node_id):
+    """After tables were put back from an old copy it is still higher than any given out."""
+
+    def ask(tx):
+        tx.conn.execute(update(node_mailboxes).values(generation=3))
+        (task,) = add_tasks(tx, [new_task(node_id, kind=TaskKind.APPLY_CONFIG)])
+        return task, tx.now
+
+    task, now = await database.create(ask)
+    assert task.generation == epoch_millis(now)
 
 
 async def test_the_same_request_is_the_same_task(database, node_id):
@@ -271,9 +299,11 @@ async def test_the_same_move_written_twice_counts_as_late(database, running):
 async def test_a_settle_is_for_the_attempt_that_runs(database, running):
     """Another number, another task, or one that has ended, is late."""
     fences = [(running.id, 1), (running.id, 2), (running.id, 0), (10**9, 1)]
-    assert await database.read(lambda tx: tasks.still_running(tx, fences)) == {(running.id, 1)}
+    assert await database.read(lambda tx: tasks.still_running(tx, fences)) == {
+        (running.id, 1): False
+    }
     await database.write(lambda tx: tasks.write_succeeded(tx, [running]))
-    assert await database.read(lambda tx: tasks.still_running(tx, fences)) == set()
+    assert await database.read(lambda tx: tasks.still_running(tx, fences)) == {}
 
 
 async def test_the_old_owner_settles_after_the_rescue(database, running):

@@ -132,6 +132,20 @@ def test_retry_and_watch_wait_the_same_way(logged_in, edgeplane):
     assert edgeplane("task", "watch", "12").err == "task 12: success, attempt 1: Reload completed\n"
 
 
+def test_a_task_is_cancelled(logged_in, edgeplane):
+    """What made way or was taken back has ended, and not as it was asked for."""
+    gone = {**TASK, "status": "cancelled", "lastError": "cancelled", "cancelRequested": True}
+    logged_in.answer("POST", "/api/v1/agent-tasks/cancel", gone)
+    logged_in.answer("GET", "/api/v1/agent-tasks/12", gone)
+    assert edgeplane("task", "cancel", "12").code == 0
+    assert logged_in.requests[-1].json == {"id": 12}
+    waited = edgeplane("task", "cancel", "12", "--wait")
+    assert (waited.code, waited.err) == (1, "task 12: cancelled: cancelled\n")
+    made_way = {**TASK, "status": "superseded", "supersededBy": 13}
+    logged_in.answer("GET", "/api/v1/agent-tasks/12", made_way)
+    assert edgeplane("task", "watch", "12").err == "task 12: superseded by task 13\n"
+
+
 def test_a_list_is_a_table(logged_in, edgeplane):
     """Rows are aligned; what an agent wrote cannot steer the terminal."""
     evil = {**FAILED, "id": 3, "lastError": "\x1b[2Jgone\nforged\u202e"}

@@ -1,5 +1,6 @@
 """The state machine of a task: every place meets every event."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -18,7 +19,10 @@ STANDING = {
     Place.SUCCESS: a_task(status=TaskStatus.SUCCESS, attempts=1, finished_at=NOW, result="done"),
     Place.WAITING: a_task(status=TaskStatus.FAILED, attempts=1, next_retry_at=after(9)),
     Place.FAILED: a_task(status=TaskStatus.FAILED, attempts=1, finished_at=NOW, last_error="no"),
+    Place.SUPERSEDED: a_task(status=TaskStatus.SUPERSEDED, superseded_by=2, finished_at=NOW),
+    Place.CANCELLED: a_task(status=TaskStatus.CANCELLED, finished_at=NOW, last_error="cancelled"),
 }
+NEWER = a_task(id=2)
 
 
 def settle(task, outcome, message="words", **policy):
@@ -35,6 +39,9 @@ APPLY = {
     Event.RESCUE: lambda task: lifecycle.rescue(task, LATER),
     Event.EXPIRE: lambda task: lifecycle.expire(task, LATER),
     Event.RETRY: lambda task: lifecycle.retry(task, LATER),
+    Event.SUPERSEDE: lambda task: lifecycle.supersede(task, NEWER, LATER),
+    Event.CANCEL: lambda task: lifecycle.cancel(task, LATER),
+    Event.STOP: lambda task: settle(replace(task, cancel_requested=True), Outcome.BUSY),
 }
 
 
@@ -64,8 +71,14 @@ def test_the_table_is_the_one_agreed_on():
         ("WAITING", "EXPIRE", "FAILED"),
         ("WAITING", "RETRY", "PENDING"),
         ("FAILED", "RETRY", "PENDING"),
+        ("PENDING", "SUPERSEDE", "SUPERSEDED"),
+        ("WAITING", "SUPERSEDE", "SUPERSEDED"),
+        ("PENDING", "CANCEL", "CANCELLED"),
+        ("WAITING", "CANCEL", "CANCELLED"),
+        ("RUNNING", "CANCEL", "RUNNING"),
+        ("RUNNING", "STOP", "CANCELLED"),
     }
-    assert len(MOVES) == 10
+    assert len(MOVES) == 16
 
 
 @pytest.mark.parametrize("place", Place)
@@ -181,3 +194,43 @@ def test_retrying_what_has_not_failed_says_so():
     with pytest.raises(WrongState) as raised:
         lifecycle.retry(STANDING[Place.SUCCESS], LATER)
     assert raised.value.message == "task 1 is success: only a failed task can be retried"
+
+
+@pytest.mark.parametrize("outcome", sorted(set(Outcome) - {Outcome.SUCCEEDED}))
+def test_what_was_cancelled_while_it_ran_is_not_tried_again(outcome):
+    """However its attempt ended without success; what the attempt said is kept."""
+    running = replace(STANDING[Place.RUNNING], cancel_requested=True)
+    ended = settle(running, outcome, "the agent's words")
+    assert (ended.status, ended.next_retry_at) == (TaskStatus.CANCELLED, None)
+    assert ended.last_error == "cancelled; the attempt that was out: the agent's words"
+
+
+def test_what_was_done_before_it_could_be_cancelled_is_done():
+    """The truth is what the agent verified."""
+    running = lifecycle.cancel(STANDING[Place.RUNNING], LATER)
+    assert (running.status, running.cancel_requested) == (TaskStatus.RUNNING, True)
+    assert settle(running, Outcome.SUCCEEDED).status is TaskStatus.SUCCESS
+
+
+def test_what_was_cancelled_and_lost_is_not_asked_for_again():
+    """Nobody knows whether it took effect, and the task says so."""
+    running = replace(STANDING[Place.RUNNING], cancel_requested=True)
+    lost = lifecycle.rescue(running, LATER)
+    assert (lost.status, lost.outcome) == (TaskStatus.CANCELLED, Outcome.LOST)
+    assert lost.last_error is not None
+    assert "is not known" in lost.last_error
+
+
+def test_a_superseded_config_names_what_took_its_place():
+    """And keeps what it had last been told."""
+    old = lifecycle.supersede(replace(STANDING[Place.WAITING], last_error="away"), NEWER, LATER)
+    assert (old.superseded_by, old.last_error, old.finished_at) == (2, "away", LATER)
+
+
+def test_cancelling_what_has_ended_says_so():
+    """The message names the task, its status and the rule."""
+    with pytest.raises(WrongState) as raised:
+        lifecycle.cancel(STANDING[Place.SUCCESS], LATER)
+    assert raised.value.message == (
+        "task 1 is success: only a task that has not ended can be cancelled"
+    )

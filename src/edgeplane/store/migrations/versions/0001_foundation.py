@@ -78,6 +78,7 @@ def _nodes() -> None:
         sa.Column("owner", exact(64)),
         sa.Column("epoch", sa.BigInteger(), nullable=False),
         sa.Column("work_seq", sa.BigInteger(), nullable=False),
+        sa.Column("generation", sa.BigInteger(), nullable=False),
         sa.Column("unreachable_since", UtcDateTime),
         sa.PrimaryKeyConstraint("node_id", name="pk_node_mailboxes"),
         if_not_exists=True,
@@ -98,6 +99,11 @@ def _tasks() -> None:
         sa.Column("payload_digest", Digest, nullable=False),
         sa.Column("status", exact(16), nullable=False),
         sa.Column("lane", exact(16)),
+        sa.Column("lane_rank", sa.BigInteger(), nullable=False),
+        sa.Column("priority", sa.SmallInteger(), nullable=False),
+        sa.Column("generation", sa.BigInteger()),
+        sa.Column("superseded_by", Id),
+        sa.Column("cancel_requested", sa.Boolean(create_constraint=False), nullable=False),
         sa.Column("outcome", exact(16)),
         sa.Column("last_error", sa.Text()),
         sa.Column("attempts", sa.Integer(), nullable=False),
@@ -124,7 +130,11 @@ def _tasks() -> None:
     add_index(
         "ix_agent_tasks_node_id_type_status_id", "agent_tasks", ["node_id", "type", "status", "id"]
     )
-    add_index("ix_agent_tasks_node_id_lane_id", "agent_tasks", ["node_id", "lane", "id"])
+    add_index(
+        "ix_agent_tasks_node_id_lane_lane_rank_id",
+        "agent_tasks",
+        ["node_id", "lane", "lane_rank", "id"],
+    )
     op.create_table(
         "task_attempts",
         sa.Column("task_id", Id, nullable=False),
