@@ -105,6 +105,8 @@ _TASK_ERRORS = """
 | `agent returned status 401` | the agent has another `AGENT_TOKEN` | no: mend the token, then retry |
 | `agent returned status 4..` | the agent (or what answers in its place) refuses it | no |
 | `agent returned status 409: stale epoch` | the agent follows another owner of the node | yes |
+| `agent returned status 409: generation` | the agent has begun a later config of the node | no: this one is past |
+| `cancelled before it took effect` | it was cancelled in time; nothing of it appears | no |
 | `deadline exceeded` | not done within `deadlineSeconds`; the last error follows | no |
 | anything else | the agent carried it out and these are its own words | no |
 """.splitlines()
