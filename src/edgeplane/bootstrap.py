@@ -39,6 +39,7 @@ from edgeplane.store.mailboxes import Lease
 from edgeplane.store.migrate import SchemaError
 from edgeplane.store.urls import URL, database_url, place
 from edgeplane.transport.push import PushTransport
+from edgeplane.wire import MAX_BATCH
 
 T = TypeVar("T")
 
@@ -218,6 +219,7 @@ def _rules(settings: Settings) -> Rules:
         policy=RetryPolicy(),
         random=SystemRandom(),
         max_per_node=settings.dispatch.max_per_node,
+        max_batch=MAX_BATCH,
     )
 
 

@@ -85,6 +85,8 @@ class Advance:
             lanes.Conditions(
                 now=self._tx.now,
                 limit=self._rules.max_per_node,
+                batch=self._rules.max_batch,
+                out=self._requests_out(box.node_id, ours),
                 paused=node is None or node.paused,
                 probing=probing,
             ),
@@ -100,8 +102,21 @@ class Advance:
         if queue.partial:
             progress = len(self._moves.tasks) > moved
             dues.append(self._tx.now + (_CROWDED if progress else _PARTIAL))
-        out = begun > 0 or any(task.status is TaskStatus.RUNNING for task in waiting)
+        running = [task for task in waiting if task.status is TaskStatus.RUNNING]
+        out = begun > 0 or bool(running)
+        self._withdraw(running, node, box)
         self._leave(box.node_id, min(dues, default=None), hold=out)
+
+    def _requests_out(self, node_id: int, ours: frozenset[tuple[int, int]]) -> int | None:
+        held = self._request.held.get(node_id)
+        return held.requests if held is not None and ours else None
+
+    def _withdraw(self, running: Sequence[Task], node: Node | None, box: Mailbox) -> None:
+        """Name what has been cancelled since it was sent: its agent may not have begun it."""
+        if node is not None:
+            self._turn.withdrawn += [
+                Delivery(task, "", node, box.epoch) for task in running if task.cancel_requested
+            ]
 
     def _leave(self, node_id: int, due: datetime | None, *, hold: bool) -> None:
         """Look at a node again when it is due; until then let go of it, or hold on."""

@@ -12,12 +12,12 @@ import time
 from dataclasses import dataclass
 from random import Random
 
-from edgeplane.dispatch import runner, turns
+from edgeplane.dispatch import turns
+from edgeplane.dispatch.deliveries import Deliveries
 from edgeplane.dispatch.hints import Hints
-from edgeplane.dispatch.holdings import Holding, Holdings, from_now
-from edgeplane.dispatch.work import Delivery, Request, Result, Room, Rules, Turn
+from edgeplane.dispatch.holdings import Holdings, from_now
+from edgeplane.dispatch.work import Request, Result, Rules, Turn
 from edgeplane.model.errors import DatabaseAway
-from edgeplane.model.tasks import Outcome, Report, Task
 from edgeplane.observe.crashpoints import crash_point
 from edgeplane.store import mailboxes
 from edgeplane.store.database import Database
@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 
 MAX_CLAIM = 256  #: mailboxes taken in one turn
 MAX_RESULTS = 500  #: results settled in one turn
-MAX_PAYLOAD_BYTES_OUT = 64 << 20  #: of payload in deliveries that are out
 DRAIN_SECONDS = 10.0  #: how long a stop waits for what is out
 UNSETTLED_SECONDS = 5.0  #: until a task whose result cannot be settled is looked at again
 
@@ -72,7 +71,7 @@ class Engine:
         self._limits = limits
         self._holdings = Holdings(rules.lease.seconds)
         self._results: list[Result] = []
-        self._deliveries: dict[asyncio.Task[None], Delivery] = {}
+        self._deliveries = Deliveries(transport, limits.max_in_flight, self._back)
         self._loop_task: asyncio.Task[None] | None = None
         self._stopping = False
         self._careful = False  #: the last turn failed unexpectedly: one result, and no claim
@@ -93,7 +92,7 @@ class Engine:
         self._stopping = True
         self._hints.tell()
         await asyncio.wait({self._loop_task}, timeout=DRAIN_SECONDS)
-        left = [self._loop_task, *self._deliveries]
+        left = [self._loop_task, *self._deliveries.tasks]
         for one in left:
             one.cancel()
         await asyncio.gather(*left, return_exceptions=True)
@@ -161,7 +160,7 @@ class Engine:
         self._take_in(turn, results, started, renewed=renew)
 
     def _request(self, results: list[Result], news: set[int], *, renew: bool) -> Request:
-        room = self._room()
+        room = self._deliveries.room()
         held = self._holdings.asked(None if renew else news, results)
         return Request(
             results=results,
@@ -171,16 +170,6 @@ class Engine:
             claim=0 if self._stopping or self._careful else min(room.deliveries, MAX_CLAIM),
             room=room,
             draining=self._stopping,
-        )
-
-    def _room(self) -> Room:
-        """Return what may begin beside what is out."""
-        out = list(self._deliveries.values())
-        most = self._limits.max_in_flight
-        return Room(
-            deliveries=max(0, most - len(out)),
-            payload_bytes=MAX_PAYLOAD_BYTES_OUT - sum(each.task.payload_bytes for each in out),
-            probes=max(1, most // 4) - sum(each.probe for each in out),
         )
 
     def _take_in(self, turn: Turn, results: list[Result], started: float, *, renewed: bool) -> None:
@@ -195,10 +184,17 @@ class Engine:
             crash_point("settle.after_commit")
         if turn.begun:
             crash_point("claim.after_commit")
-        for delivery in turn.begun:
-            self._send_off(delivery)
+        self._deliveries.send(turn.begun, self._rules.max_batch, self._holdings.of)
+        self._withdraw(turn)
         if turn.more:
             self._hints.tell()
+
+    def _withdraw(self, turn: Turn) -> None:
+        """Have agents told once of what was cancelled while it was out."""
+        by_fence = {(each.task.id, each.task.attempts): each for each in turn.withdrawn}
+        pairs = [(each.task.node_id, fence) for fence, each in by_fence.items()]
+        new = self._holdings.newly_withdrawn(pairs)
+        self._deliveries.withdraw([by_fence[fence] for fence in sorted(new)])
 
     def _note_due(self, turn: Turn) -> None:
         now = time.monotonic()
@@ -217,49 +213,7 @@ class Engine:
         if turn.late or turn.rescued:
             log.info("late results dropped: %d, tasks rescued: %d", turn.late, turn.rescued)
 
-    def _send_off(self, delivery: Delivery) -> None:
-        holding = self._holdings.of(delivery.task)
-        holding.in_flight.add((delivery.task.id, delivery.task.attempts))
-        running = asyncio.create_task(self._deliver(delivery, holding))
-        self._deliveries[running] = delivery
-
-    async def _deliver(self, delivery: Delivery, holding: Holding) -> None:
-        try:
-            report = await self._report(delivery, holding)
-            _tell(delivery.task, report)
-            self._results.append(Result(delivery, report))
-        finally:
-            # Before the engine is woken, or it would find the place still taken.
-            current = asyncio.current_task()
-            assert current is not None
-            del self._deliveries[current]
-            self._hints.tell()
-
-    async def _report(self, delivery: Delivery, holding: Holding) -> Report:
-        task = delivery.task
-        try:
-            if time.monotonic() < holding.trusted_until:
-                return await runner.deliver(self._transport, delivery)
-        except Exception as error:
-            log.exception("delivery of task %d failed", task.id)
-            return Report(
-                outcome=Outcome.UNANSWERED,
-                message=f"delivery failed inside the control plane: {type(error).__name__}",
-            )
-        why = "the lease lapsed before the task was sent"
-        return Report(outcome=Outcome.LOST, message=why)
-
-
-def _tell(task: Task, report: Report) -> None:
-    if report.outcome is Outcome.SUCCEEDED:
-        log.debug("Task %d dispatched successfully: %s", task.id, report.message)
-    else:
-        log.warning(
-            "task %d (%s) at node %d, attempt %d %s: %s",
-            task.id,
-            task.kind.value,
-            task.node_id,
-            task.attempts,
-            report.outcome.value,
-            report.message,
-        )
+    def _back(self, results: list[Result]) -> None:
+        """Take what a request brought back."""
+        self._results += results
+        self._hints.tell()

@@ -20,6 +20,8 @@ class Holding:
     work_seq: int
     trusted_until: float  #: monotonic; past it, somebody else may act for the node
     in_flight: set[tuple[int, int]] = field(default_factory=set)  #: attempts: task and number
+    requests: int = 0  #: in how many requests they are out
+    withdrawn: set[tuple[int, int]] = field(default_factory=set)  #: whose agent was asked to cancel
     look_at: float | None = None  #: monotonic: when time makes something due here
 
 
@@ -48,7 +50,12 @@ class Holdings:
 
     def _held(self, node_id: int, back: set[tuple[int, int]]) -> Held:
         holding = self._by_node[node_id]
-        return Held(holding.epoch, holding.work_seq, frozenset(holding.in_flight - back))
+        return Held(
+            holding.epoch,
+            holding.work_seq,
+            frozenset(holding.in_flight - back),
+            requests=holding.requests,
+        )
 
     def take_in(self, turn: Turn, started: float, *, renewed: bool) -> None:
         """Bring memory in line with what a turn, begun at ``started``, has committed."""
@@ -73,6 +80,19 @@ class Holdings:
         for result in results:
             if holding := self._by_node.get(result.task.node_id):
                 holding.in_flight.discard(result.fence)
+                holding.withdrawn.discard(result.fence)
+
+    def newly_withdrawn(
+        self, fences: Iterable[tuple[int, tuple[int, int]]]
+    ) -> set[tuple[int, int]]:
+        """Return those of these (node, attempt) that were not named before, and remember them."""
+        found = set()
+        for node_id, fence in fences:
+            holding = self._by_node.get(node_id)
+            if holding is not None and fence not in holding.withdrawn:
+                holding.withdrawn.add(fence)
+                found.add(fence)
+        return found
 
     def leave_alone(self, node_id: int, seconds: float) -> None:
         """Look at a node again only after a while, if it is held."""

@@ -1,7 +1,7 @@
-"""The delivery of one task: send it to its node, and say in one report what came of it."""
+"""One request to a node: send its tasks, and say in a report for each what came of it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from msgspec import Raw
 
@@ -13,6 +13,7 @@ from edgeplane.transport.base import (
     Address,
     AgentTransport,
     Busy,
+    Ending,
     Outdated,
     Refused,
     Stale,
@@ -37,11 +38,71 @@ _OUTCOMES: dict[type[TransportError], Outcome] = {
 }
 
 
-async def deliver(transport: AgentTransport, delivery: Delivery) -> Report:
-    """Send a task to its node's addresses in order, until one of them is reached."""
+#: How long a cancel may take to reach an agent; the task ends without it too.
+CANCEL_SECONDS = 5.0
+
+
+async def deliver(transport: AgentTransport, shipment: Sequence[Delivery]) -> list[Report]:
+    """Send tasks of one node to its addresses in order, until one of them is reached.
+
+    Returns:
+        What came of each, in their order.
+
+    """
     crash_point("deliver.before_send")
+    seconds = max(delivery.task.timeout_seconds for delivery in shipment) + GRACE_SECONDS
+    reports: list[Report | None] = [None] * len(shipment)
+    failures: list[str] = []
+    begun = time.monotonic()
+    for address in addresses(shipment[0].node):
+        if failures and time.monotonic() - begun > ADDRESSES_SECONDS:
+            failures.append(f"{address} and what follows: not tried, out of time")
+            break
+        left = [number for number, report in enumerate(reports) if report is None]
+        requests = [_request(shipment[number]) for number in left]
+        endings = await _send(transport, address, requests, seconds)
+        for number, ending in zip(left, endings, strict=True):
+            reports[number] = None if isinstance(ending, Unreachable) else _report(ending)
+        lost = [str(ending) for ending in endings if isinstance(ending, Unreachable)]
+        if not lost:
+            break
+        failures.append(lost[0])
+    away = Report(outcome=Outcome.UNREACHABLE, message="; ".join(failures))
+    return [report or away for report in reports]
+
+
+async def withdraw(transport: AgentTransport, delivery: Delivery) -> str:
+    """Ask a task's agent to let it have no effect; return how it stands there.
+
+    Raises:
+        TransportError: the agent could not be asked, or knows no cancels.
+
+    """
     task = delivery.task
-    request = ExecuteRequest(
+    return await transport.cancel(
+        next(addresses(delivery.node)),
+        task.request_id,
+        task.node_id,
+        delivery.epoch,
+        CANCEL_SECONDS,
+        attempt=task.run,
+    )
+
+
+async def _send(
+    transport: AgentTransport, address: Address, requests: Sequence[ExecuteRequest], seconds: float
+) -> Sequence[Ending]:
+    if len(requests) > 1:
+        return await transport.deliver_many(address, requests, seconds)
+    try:
+        return [await transport.deliver(address, requests[0], seconds)]
+    except TransportError as error:
+        return [error]
+
+
+def _request(delivery: Delivery) -> ExecuteRequest:
+    task = delivery.task
+    return ExecuteRequest(
         request_id=task.request_id,
         type=task.kind.value,
         payload=Raw(delivery.payload.encode()),
@@ -49,29 +110,19 @@ async def deliver(transport: AgentTransport, delivery: Delivery) -> Report:
         timeout_seconds=task.timeout_seconds,
         node_id=task.node_id,
         epoch=delivery.epoch,
+        generation=task.generation,
     )
-    failures: list[str] = []
-    begun = time.monotonic()
-    for address in addresses(delivery.node):
-        if failures and time.monotonic() - begun > ADDRESSES_SECONDS:
-            failures.append(f"{address} and what follows: not tried, out of time")
-            break
-        try:
-            reply = await transport.deliver(address, request, task.timeout_seconds + GRACE_SECONDS)
-        except Unreachable as error:
-            failures.append(str(error))
-            continue
-        except TransportError as error:
-            retry_after = error.retry_after if isinstance(error, Busy) else None
-            return Report(
-                outcome=_OUTCOMES[type(error)], message=str(error), retry_after=retry_after
-            )
-        crash_point("deliver.after_answer")
-        succeeded = reply.status == "success"
-        return Report(
-            outcome=Outcome.SUCCEEDED if succeeded else Outcome.FAILED, message=reply.message
-        )
-    return Report(outcome=Outcome.UNREACHABLE, message="; ".join(failures))
+
+
+def _report(ending: Ending) -> Report:
+    if isinstance(ending, TransportError):
+        retry_after = ending.retry_after if isinstance(ending, Busy) else None
+        return Report(outcome=_OUTCOMES[type(ending)], message=str(ending), retry_after=retry_after)
+    crash_point("deliver.after_answer")
+    succeeded = ending.status == "success"
+    return Report(
+        outcome=Outcome.SUCCEEDED if succeeded else Outcome.FAILED, message=ending.message
+    )
 
 
 def addresses(node: Node) -> Iterator[Address]:

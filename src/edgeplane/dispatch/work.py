@@ -18,6 +18,7 @@ class Held:
     epoch: int
     work_seq: int
     in_flight: frozenset[tuple[int, int]]  #: the attempts (task, number) that are out
+    requests: int | None = None  #: in how many requests; None: one for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ class Rules:
     lease: Lease
     policy: RetryPolicy
     random: Random
-    max_per_node: int
+    max_per_node: int  #: requests at once
+    max_batch: int = 1  #: purges in one of them
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,6 +108,7 @@ class Turn:
     gone: set[int] = field(default_factory=set)  #: released, or lost to another owner
     next_due: datetime | None = None  #: of what was released
     look_again: dict[int, datetime | None] = field(default_factory=dict)  #: at nodes held on
+    withdrawn: list[Delivery] = field(default_factory=list)  #: out, and cancelled since
     late: int = 0  #: results that came after somebody else had moved the task
     rescued: int = 0
     more: bool = False  #: as many were due as could be taken

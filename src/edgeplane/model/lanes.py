@@ -3,7 +3,8 @@
 Config tasks run one at a time, oldest first: the head of the lane is served or waited for, and
 nothing overtakes it, so an older config never follows a newer one; of several configs that wait
 only the newest is sent, and takes the place of the others. Purges wait for nobody, and
-however many there are, they leave the head of the config lane its place. A node that could not be
+however many there are, they leave the head of the config lane its place; many of them go out in
+one request. A node that could not be
 reached gets one probe, its oldest task, whatever is queued.
 """
 
@@ -29,7 +30,9 @@ class Conditions:
     """What bears on the choice besides the tasks."""
 
     now: datetime  #: the database's time
-    limit: int  #: how many attempts may be out at this node at once
+    limit: int  #: how many requests may be out at this node at once
+    batch: int = 1  #: how many purges may go in one of them
+    out: int | None = None  #: how many are out; None: one for each task that runs
     paused: bool  #: the node is disabled or in maintenance: nothing is sent, deadlines still pass
     probing: bool  #: the last delivery did not arrive
 
@@ -48,11 +51,11 @@ def plan(tasks: Sequence[Task], conditions: Conditions) -> Plan:
     elif conditions.probing:
         begin = _probe(open_ones, running, now)
     else:
-        begin = _in_order(open_ones, running, now, conditions.limit)
+        begin = _in_order(open_ones, running, conditions)
     begun = {task.id for task in begin}
     left = [task for task in open_ones if task.id not in begun]
     dues = [task.deadline_at for task in left]
-    if _has_room(len(running) + len(begin), conditions):
+    if _has_room([*running, *begin], begin, conditions):
         dues += [_due(task) for task in _heads(left, [*running, *begin])]
     return Plan(
         begin=begin,
@@ -71,11 +74,17 @@ def _superseded(waiting: Sequence[Task]) -> tuple[tuple[Task, Task], ...]:
     return tuple((task, newest) for task in configs if task is not newest)
 
 
-def _has_room(out: int, conditions: Conditions) -> bool:
+def _has_room(running: Sequence[Task], begun: Sequence[Task], conditions: Conditions) -> bool:
     """Whether time alone can let one more begin; else it takes a result, or a person."""
     if conditions.paused:
         return False
-    return out < (1 if conditions.probing else conditions.limit)
+    if conditions.probing:
+        return not running
+    if conditions.out is None:
+        return len(running) < conditions.limit
+    config = sum(lane_of(task.kind) is Lane.CONFIG for task in begun)
+    requests = config + -(-(len(begun) - config) // conditions.batch)
+    return conditions.out + requests < conditions.limit
 
 
 def _due(task: Task) -> datetime:
@@ -92,12 +101,19 @@ def _heads(waiting: Sequence[Task], running: Sequence[Task]) -> list[Task]:
 
 
 def _in_order(
-    waiting: Sequence[Task], running: Sequence[Task], now: datetime, limit: int
+    waiting: Sequence[Task], running: Sequence[Task], conditions: Conditions
 ) -> tuple[Task, ...]:
-    due = [task for task in _heads(waiting, running) if _due(task) <= now]
-    if limit == 1:  # the one place there is goes round by age
+    """Fill the requests that may go out: one for the head of the config lane, purges together."""
+    due = [task for task in _heads(waiting, running) if _due(task) <= conditions.now]
+    out = len(running) if conditions.out is None else conditions.out
+    places = max(0, conditions.limit - out)
+    if conditions.limit == 1:  # the one place there is goes round by age
         due.sort(key=lambda task: task.id)
-    return tuple(due[: max(0, limit - len(running))])
+    if not due or not places:
+        return ()
+    head = [task for task in due[:1] if lane_of(task.kind) is Lane.CONFIG]
+    purges = [task for task in due if lane_of(task.kind) is Lane.PURGE]
+    return (*head, *purges[: (places - len(head)) * conditions.batch])
 
 
 def _probe(waiting: Sequence[Task], running: Sequence[Task], now: datetime) -> tuple[Task, ...]:
