@@ -36,7 +36,7 @@ from edgeplane.store.mailboxes import Lease
 from edgeplane.store.workers import Tx
 from edgeplane.transport.base import Address, Ending
 from edgeplane.transport.push import PushTransport
-from edgeplane.wire import CancelState, ExecuteReply, ExecuteRequest, payload_digest
+from edgeplane.wire import MAX_BATCH, CancelState, ExecuteReply, ExecuteRequest, payload_digest
 
 T = TypeVar("T")
 
@@ -50,6 +50,7 @@ _RULES = Rules(
     policy=RetryPolicy(),
     random=SystemRandom(),
     max_per_node=_DEFAULTS.max_per_node,
+    max_batch=MAX_BATCH,
 )
 _LIMITS = Limits(
     max_in_flight=_DEFAULTS.max_in_flight,

@@ -55,7 +55,9 @@ class ScriptedTransport:
     def __init__(self, at_once: Callable[[Call], None] | None = None) -> None:
         self.at_once = at_once
         self.calls: list[Call] = []
-        self.cancelled: list[str] = []
+        self.batches: list[tuple[list[str], float]] = []  #: request ids, and seconds
+        self.cancels: list[tuple[Any, ...]] = []  #: request id, node, epoch, attempt
+        self.cancelled = asyncio.Event()
         self.out: Counter[int | None] = Counter()  #: by node
         self.most_out = 0
         self.most_at_a_node = 0
@@ -83,6 +85,7 @@ class ScriptedTransport:
         self, address: Address, requests: Sequence[ExecuteRequest], seconds: float
     ) -> list[Ending]:
         """Note a call for each, and wait for all."""
+        self.batches.append(([request.request_id for request in requests], seconds))
         found = await asyncio.gather(
             *(self.deliver(address, request, seconds) for request in requests),
             return_exceptions=True,
@@ -102,10 +105,11 @@ class ScriptedTransport:
         *,
         attempt: int | None = None,
     ) -> CancelState:
-        """Note the cancel; it comes too early."""
-        del address, node_id, epoch, seconds, attempt
-        self.cancelled.append(request_id)
-        return "unknown"
+        """Note the cancel."""
+        del address, seconds
+        self.cancels.append((request_id, node_id, epoch, attempt))
+        self.cancelled.set()
+        return "cancelled"
 
     async def close(self) -> None:
         """Count it."""
@@ -182,6 +186,7 @@ async def running_engine(
             policy=given.get("policy", RetryPolicy(base=0.01, cap=0.02, probe_cap=0.02)),
             random=Random(1),
             max_per_node=given.get("max_per_node", 8),
+            max_batch=given.get("max_batch", 1),
         ),
         Limits(
             max_in_flight=given.get("max_in_flight", 512),
@@ -207,6 +212,7 @@ class Turner:
     owner: str = "me"
     seconds: float = 10.0
     max_per_node: int = 2
+    max_batch: int = 1
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     held: dict[int, Held] = field(default_factory=dict)
 
@@ -233,6 +239,7 @@ class Turner:
             policy=self.policy,
             random=Random(1),
             max_per_node=self.max_per_node,
+            max_batch=self.max_batch,
         )
         turn = await self.database.engine_write(
             lambda tx: turns.take(tx if now is None else replace(tx, now=now), request, rules)

@@ -149,7 +149,7 @@ def test_no_room_is_left_while_a_head_is_due(queue, conditions):
     head = configs(waiting(queue))[:1]
     if head and due(head[0]) and not configs(running(queue)) and head[0] not in begun:
         assert len(begun) == room
-        assert conditions.limit == 1
+        assert not begun or conditions.limit == 1
         assert all(task.id < head[0].id for task in begun)
 
 

@@ -11,6 +11,7 @@ from edgeplane.dispatch import turns
 from edgeplane.model import lifecycle
 from edgeplane.model.nodes import SubIP
 from edgeplane.model.tasks import Outcome, TaskKind, TaskStatus
+from edgeplane.services import tasks as task_rule
 from edgeplane.services.tasks import create_many
 from edgeplane.store import mailboxes, tasks
 from edgeplane.transport.base import Busy, Refused, Unanswered, Unreachable
@@ -392,6 +393,39 @@ async def test_a_place_is_free_once_its_delivery_is_back(database, transport):
         async with asyncio.timeout(PATIENCE):
             await ended(database, *asked)
     assert transport.most_out <= 2
+
+
+async def test_purges_of_a_node_go_in_one_request(database, transport, node_id):
+    """While one is out the others gather; each still has its own result."""
+    async with running_engine(database, transport, max_per_node=1, max_batch=100) as running:
+        first = await running.intake.submit(new_task(node_id, **PURGE))
+        call = await transport.next()
+        rest = [await running.intake.submit(new_task(node_id, **PURGE)) for _ in range(30)]
+        call.succeed()
+        for number in range(30):
+            call = await transport.next()
+            call.fail("no") if number == 7 else call.succeed()
+        done = await ended(database, first, *rest)
+    assert [len(names) for names, _ in transport.batches] == [30]
+    assert [task.status for task in done].count(TaskStatus.FAILED) == 1
+    assert done[8].status is TaskStatus.FAILED
+
+
+async def test_an_agent_is_told_once_of_a_cancel(database, transport, node_id):
+    """While the attempt is out; its answer ends the task."""
+    async with running_engine(database, transport) as running:
+        asked = await running.intake.submit(new_task(node_id))
+        call = await transport.next()
+        await task_rule.cancel(database, asked.id)
+        for _ in range(3):
+            running.hints.tell([node_id])
+            async with asyncio.timeout(PATIENCE):
+                await transport.cancelled.wait()
+        assert [cancel[0] for cancel in transport.cancels] == [asked.request_id]
+        call.fail("cancelled before it took effect")
+        (done,) = await ended(database, asked)
+    assert done.status is TaskStatus.CANCELLED
+    assert "cancelled before it took effect" in done.last_error
 
 
 async def test_a_zombie_harms_nobody(database, node_id):

@@ -172,7 +172,7 @@ async def test_a_number_used_twice_stops_nobody(turner, ask, look, node_id, data
 
 def test_a_task_larger_than_all_room_is_never_asked_for():
     """The bound on what is out is far above the largest payload, or one could wait for ever."""
-    from edgeplane.dispatch.engine import MAX_PAYLOAD_BYTES_OUT
+    from edgeplane.dispatch.deliveries import MAX_PAYLOAD_BYTES_OUT
     from edgeplane.model.tasks import MAX_PAYLOAD_BYTES
 
     assert MAX_PAYLOAD_BYTES_OUT >= 16 * MAX_PAYLOAD_BYTES

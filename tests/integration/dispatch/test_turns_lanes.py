@@ -1,5 +1,6 @@
 """Turns of the engine, one by one: what begins, what waits, what has ended."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -329,3 +330,35 @@ async def test_an_older_config_is_not_retried_behind_a_newer_one(turner, ask, lo
     with pytest.raises(WrongState, match="a newer config of node [0-9]+ has been asked for since"):
         await task_rule.retry(turner.database, old.id)
     assert (await task_rule.retry(turner.database, new.id)).status is TaskStatus.PENDING
+
+
+async def test_purges_that_begin_together_are_many(turner, ask, node_id):
+    """One request takes as many as a batch holds; the head of the config lane has its own."""
+    turner.max_batch = 10
+    asked = await ask(node_id, PURGE, number=30)
+    (reload,) = await ask(node_id)
+    turn = await turner.take()
+    assert ids(turn) == [reload.id, *(task.id for task in asked[:10])]
+
+
+async def test_no_request_more_than_the_limit_is_out(turner, ask, node_id):
+    """A request counts once, however many tasks are in it."""
+    turner.max_batch = 10
+    await ask(node_id, PURGE, number=30)
+    turn = await turner.take()
+    assert len(turn.begun) == 20
+    turner.held[node_id] = replace(turner.held[node_id], requests=2)
+    assert ids(await turner.take(look_at=[node_id])) == []
+    back = [came_back(sent, Outcome.SUCCEEDED) for sent in turn.begun[:10]]
+    turner.held[node_id] = replace(turner.held[node_id], requests=1)
+    assert len((await turner.take(back)).begun) == 10
+
+
+async def test_what_was_cancelled_while_it_is_out_is_named(turner, ask, node_id):
+    """For its agent, at each look; a task that is not out is no business of an agent."""
+    out, waits = await ask(node_id, number=2)
+    await turner.take()
+    for task in (out, waits):
+        await task_rule.cancel(turner.database, task.id)
+    turn = await turner.take(look_at=[node_id])
+    assert [delivery.task.id for delivery in turn.withdrawn] == [out.id]

@@ -66,13 +66,19 @@ class Addresses:
         """Nothing to end."""
 
 
+async def deliver(transport, delivery):
+    """Deliver one task; return its report."""
+    (report,) = await runner.deliver(transport, [delivery])
+    return report
+
+
 DONE = ExecuteReply(request_id="r-1", status="success", message="done")
 
 
 async def test_what_is_asked_is_the_task():
     """Id, type, payload, run, limit, node and epoch; an answer may take a second longer."""
     transport = Addresses(ip1=DONE)
-    await runner.deliver(transport, a_delivery(run=4, attempts=6, timeout_seconds=9, node_id=3))
+    await deliver(transport, a_delivery(run=4, attempts=6, timeout_seconds=9, node_id=3))
     ((request, seconds),) = transport.asked
     assert bytes(request.payload) == b'{"b":1,"a":2}'
     assert (request.request_id, request.type, request.attempt) == ("r-1", "reload", 4)
@@ -86,7 +92,7 @@ async def test_further_addresses_are_tried_in_order_while_none_is_reached():
     away = Unreachable("away")
     transport = Addresses(ip1=away, ip9=away, ip5=DONE, ip7=DONE)
     delivery = a_delivery("192.0.2.9", "-192.0.2.2", "192.0.2.5", "192.0.2.7")
-    report = await runner.deliver(transport, delivery)
+    report = await deliver(transport, delivery)
     assert report == Report(outcome=Outcome.SUCCEEDED, message="done")
     assert [address.ip for address in transport.tried] == ["192.0.2.1", "192.0.2.9", "192.0.2.5"]
     assert {address.port for address in transport.tried} == {9090}
@@ -108,7 +114,7 @@ async def test_further_addresses_are_tried_in_order_while_none_is_reached():
 async def test_an_agent_that_was_reached_is_the_only_one_asked(ending):
     """Whatever it says, nobody else is asked: it may have carried the task out."""
     transport = Addresses(ip1=ending, ip2=DONE)
-    await runner.deliver(transport, a_delivery("192.0.2.2"))
+    await deliver(transport, a_delivery("192.0.2.2"))
     assert len(transport.tried) == 1
 
 
@@ -132,20 +138,20 @@ async def test_an_agent_that_was_reached_is_the_only_one_asked(ending):
 )
 async def test_each_ending_is_an_outcome_of_its_own(ending, report):
     """Failed, refused, busy, unanswered and unreachable stay apart; the words go with them."""
-    assert await runner.deliver(Addresses(ip1=ending), a_delivery()) == report
+    assert await deliver(Addresses(ip1=ending), a_delivery()) == report
 
 
 async def test_a_node_with_no_way_there_tells_of_each_address():
     """All failures are in the one report, in the order they were tried."""
     transport = Addresses(ip1=Unreachable("first"), ip2=Unreachable("second"))
-    report = await runner.deliver(transport, a_delivery("192.0.2.2", "-192.0.2.3"))
+    report = await deliver(transport, a_delivery("192.0.2.2", "-192.0.2.3"))
     assert report == Report(outcome=Outcome.UNREACHABLE, message="first; second")
 
 
 async def test_a_fault_of_ours_is_not_an_outcome():
     """An error that is no transport's is not dressed up as the agent's."""
     with pytest.raises(ZeroDivisionError):
-        await runner.deliver(Addresses(ip1=ZeroDivisionError()), a_delivery())
+        await deliver(Addresses(ip1=ZeroDivisionError()), a_delivery())
 
 
 @pytest.mark.parametrize(
@@ -166,7 +172,7 @@ async def test_over_a_real_socket_the_agents_word_decides(agent, push, step, out
     """``data.status`` under code 0 and HTTP 200 is a result; nothing else is."""
     agent.script.append(step)
     delivery = a_delivery(main_ip="127.0.0.1", port=agent.address.port)
-    report = await runner.deliver(push, delivery)
+    report = await deliver(push, delivery)
     assert report.outcome is outcome
     assert words in report.message
 
@@ -178,11 +184,11 @@ async def test_a_sub_ip_of_the_other_family_is_reached(push):
     await running.start("::1", port)
     try:
         delivery = a_delivery("-127.0.0.2", "::1", main_ip="127.0.0.1", port=port)
-        report = await runner.deliver(push, delivery)
+        report = await deliver(push, delivery)
         assert report.outcome is Outcome.SUCCEEDED
     finally:
         await running.stop()
-    report = await runner.deliver(push, delivery)
+    report = await deliver(push, delivery)
     assert report.outcome is Outcome.UNREACHABLE
     assert report.message.count("connection refused") == 2
     assert f"[::1]:{port}" in report.message

@@ -1,6 +1,7 @@
 """The delivery of one task: what is sent, to which addresses, and what is made of the answer."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from edgeplane.dispatch.work import Delivery
 from edgeplane.model.nodes import Node, NodeStatus, SubIP
 from edgeplane.model.tasks import Outcome, TaskKind
 from edgeplane.transport.base import Busy, Refused, Stale, Unanswered, Unreachable
-from kit.engines import ScriptedTransport
+from kit.engines import Call, ScriptedTransport
 from kit.factories import NOW, a_task
 
 NODE = Node(
@@ -28,7 +29,14 @@ NODE = Node(
     updated_at=NOW,
 )
 TASK = a_task(
-    id=3, node_id=7, kind=TaskKind.APPLY_CONFIG, attempts=4, run=2, timeout_seconds=20, payload=None
+    id=3,
+    node_id=7,
+    kind=TaskKind.APPLY_CONFIG,
+    attempts=4,
+    run=2,
+    timeout_seconds=20,
+    payload=None,
+    generation=41,
 )
 DELIVERY = Delivery(TASK, '{"b": 1, "a": 18446744073709551617}', NODE, epoch=99)
 
@@ -37,7 +45,8 @@ async def deliver(script):
     """Deliver to a transport that follows a script; return the report and the calls."""
     transport = ScriptedTransport(at_once=script)
     async with asyncio.timeout(5):
-        return await runner.deliver(transport, DELIVERY), transport.calls
+        (report,) = await runner.deliver(transport, [DELIVERY])
+        return report, transport.calls
 
 
 def breaking_with(error):
@@ -53,7 +62,7 @@ async def test_a_task_is_sent_as_it_was_accepted():
     assert bytes(request.payload) == DELIVERY.payload.encode()
     assert (request.request_id, request.type) == (TASK.request_id, "apply_config")
     assert (request.attempt, request.timeout_seconds) == (2, 20)
-    assert (request.node_id, request.epoch) == (7, 99)
+    assert (request.node_id, request.epoch, request.generation) == (7, 99, 41)
 
 
 async def test_a_failure_told_by_the_agent_is_a_failure():
@@ -104,6 +113,50 @@ async def test_the_time_an_agent_asks_for_is_passed_on():
     """Retry-After of a 429; nothing where it sent none."""
     assert (await deliver(breaking_with(Busy("HTTP 429", 7.5))))[0].retry_after == 7.5
     assert (await deliver(breaking_with(Busy("HTTP 503"))))[0].retry_after is None
+
+
+def shipment(number):
+    """Make deliveries of several tasks of one node."""
+    tasks = [replace(TASK, id=n, request_id=f"r-{n}", timeout_seconds=n) for n in range(1, number)]
+    return [replace(DELIVERY, task=task) for task in tasks]
+
+
+async def test_tasks_that_go_together_have_a_report_each():
+    """In their order; the longest limit is the one that counts."""
+    transport = ScriptedTransport()
+    endings = {"r-1": Call.succeed, "r-2": Call.fail, "r-3": breaking_with(Busy("HTTP 429", 2.0))}
+    transport.at_once = lambda call: endings[call.request.request_id](call)
+    found = await runner.deliver(transport, shipment(4))
+    assert [report.outcome for report in found] == [
+        Outcome.SUCCEEDED,
+        Outcome.FAILED,
+        Outcome.BUSY,
+    ]
+    assert found[2].retry_after == 2.0
+    assert transport.batches == [(["r-1", "r-2", "r-3"], 4.0)]
+
+
+async def test_only_what_did_not_arrive_goes_to_the_next_address():
+    """What one address has answered for is not asked for again elsewhere."""
+    transport = ScriptedTransport()
+
+    def script(call):
+        if call.address.ip == "192.0.2.1" or call.request.request_id == "r-1":
+            call.succeed()
+        else:
+            call.break_with(Unreachable("refused"))
+
+    transport.at_once = script
+    found = await runner.deliver(transport, shipment(4))
+    assert {report.outcome for report in found} == {Outcome.SUCCEEDED}
+    assert [ids for ids, _ in transport.batches] == [["r-1", "r-2", "r-3"], ["r-2", "r-3"]]
+
+
+async def test_a_cancel_names_the_run_and_the_owner():
+    """So that an older owner cannot cancel, and a later run is not meant."""
+    transport = ScriptedTransport()
+    assert await runner.withdraw(transport, DELIVERY) == "cancelled"
+    assert transport.cancels == [(TASK.request_id, 7, 99, 2)]
 
 
 async def test_a_fault_is_not_taken_for_an_answer():
