@@ -35,12 +35,13 @@ class ExecuteRequest(Struct, rename="camel", forbid_unknown_fields=True, omit_de
     epoch: Annotated[int, Meta(ge=0, le=MAX_NUMBER)] | None = None
 
 
-class ExecuteReply(Struct, rename="camel"):
-    """Agent to control plane: what became of it."""
+class ExecuteReply(Struct, rename="camel", omit_defaults=True):
+    """Agent to control plane: what became of it; ``output`` is what the executor captured."""
 
     request_id: str
     status: Literal["success", "failed"]
     message: str
+    output: str | None = None
 
 
 class HealthReply(Struct, rename="camel"):

@@ -49,6 +49,7 @@ async def deliver(transport: AgentTransport, delivery: Delivery) -> Report:
         epoch=delivery.epoch,
     )
     failures: list[str] = []
+    tried: str | None = None
     begun = time.monotonic()
     for address in addresses(delivery.node):
         if failures and time.monotonic() - begun > ADDRESSES_SECONDS:
@@ -58,18 +59,25 @@ async def deliver(transport: AgentTransport, delivery: Delivery) -> Report:
             reply = await transport.deliver(address, request, task.timeout_seconds + GRACE_SECONDS)
         except Unreachable as error:
             failures.append(str(error))
+            tried = str(address)
             continue
         except TransportError as error:
             retry_after = error.retry_after if isinstance(error, Busy) else None
             return Report(
-                outcome=_OUTCOMES[type(error)], message=str(error), retry_after=retry_after
+                outcome=_OUTCOMES[type(error)],
+                message=str(error),
+                address=str(address),
+                retry_after=retry_after,
             )
         crash_point("deliver.after_answer")
         succeeded = reply.status == "success"
         return Report(
-            outcome=Outcome.SUCCEEDED if succeeded else Outcome.FAILED, message=reply.message
+            outcome=Outcome.SUCCEEDED if succeeded else Outcome.FAILED,
+            message=reply.message,
+            output=reply.output,
+            address=str(address),
         )
-    return Report(outcome=Outcome.UNREACHABLE, message="; ".join(failures))
+    return Report(outcome=Outcome.UNREACHABLE, message="; ".join(failures), address=tried)
 
 
 def addresses(node: Node) -> Iterator[Address]:

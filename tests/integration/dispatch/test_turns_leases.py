@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from edgeplane.model.tasks import Outcome, TaskKind, TaskStatus
-from edgeplane.store import mailboxes, tasks
+from edgeplane.store import attempts, mailboxes
 from kit.engines import Turner, came_back
 
 
@@ -22,7 +22,7 @@ def after_lease(turn):
 
 async def outcomes(database, task):
     """Return how a task's attempts ended."""
-    found = await database.read(lambda tx: tasks.attempts_of(tx, task.id))
+    found = await database.read(lambda tx: attempts.of_task(tx, task.id))
     return [(attempt.number, attempt.outcome) for attempt in found]
 
 
