@@ -38,20 +38,22 @@ def type_of(before: Task, after: Task) -> str | None:
 
     A status that has no word of its own here is told by its name.
     """
-    if (before.status, before.attempts, before.final) == (
-        after.status,
-        after.attempts,
-        after.final,
-    ):
+    if _place(before) == _place(after):
         return None
     if after.status is TaskStatus.PENDING:
         lost = before.status is TaskStatus.RUNNING
-        return EventType.LOST if lost else EventType.RETRIED
+        return EventType.LOST.value if lost else EventType.RETRIED.value
     if after.status is TaskStatus.FAILED:
         if not after.final:
-            return EventType.WAITING
-        return EventType.EXPIRED if after.outcome is Outcome.EXPIRED else EventType.FAILED
+            return EventType.WAITING.value
+        return (
+            EventType.EXPIRED.value if after.outcome is Outcome.EXPIRED else EventType.FAILED.value
+        )
     return _NAMES.get(after.status, after.status.value)
 
 
-_NAMES = {TaskStatus.RUNNING: EventType.BEGUN, TaskStatus.SUCCESS: EventType.SUCCEEDED}
+_NAMES = {TaskStatus.RUNNING: EventType.BEGUN.value, TaskStatus.SUCCESS: EventType.SUCCEEDED.value}
+
+
+def _place(task: Task) -> tuple[TaskStatus, int, bool]:
+    return task.status, task.attempts, task.final

@@ -26,22 +26,28 @@ from sqlalchemy import bindparam, delete, func, insert, select
 
 from edgeplane.model.events import TaskEvent, type_of
 from edgeplane.model.tasks import Task
-from edgeplane.store.prepared import Prepared, moment
+from edgeplane.store.prepared import Prepared, moment, written
 from edgeplane.store.rows import events
 from edgeplane.store.workers import Tx
 
 #: How long a statement may take between being given its ids and having written its rows.
 GRACE_SECONDS = 2.0
+#: A hole before an event so much older than the database's time has nothing in it any more.
+SETTLED_SECONDS = 60.0
 #: So many ids are looked at in one step, however many there are.
 WINDOW = 2000
 
 _E = events.c
 _COLUMNS = (_E.id, _E.at, _E.type, _E.task_id, _E.node_id, _E.status, _E.attempt)
-_NEW = ("at", "type", "task_id", "node_id", "status", "attempt")
-_VALUES = tuple(f"v_{name}" for name in _NEW)
+#: Its values stand in the order of the table's columns.
 _INSERT = Prepared(
     lambda _: insert(events).values(
-        {name: bindparam(value) for name, value in zip(_NEW, _VALUES, strict=True)}
+        at=bindparam("v_at"),
+        type=bindparam("v_type"),
+        task_id=bindparam("v_task"),
+        node_id=bindparam("v_node"),
+        status=bindparam("v_status"),
+        attempt=bindparam("v_attempt"),
     )
 )
 _BEHIND = Prepared(
@@ -49,12 +55,12 @@ _BEHIND = Prepared(
         select(*_COLUMNS).where(_E.id > bindparam("last")).order_by(_E.id).limit(bindparam("most"))
     )
 )
+_NEWEST = Prepared(lambda _: select(*_COLUMNS).order_by(_E.id.desc()).limit(bindparam("most")))
 _IDS = Prepared(
     lambda _: select(_E.id).where(_E.id > bindparam("last"), _E.id <= bindparam("until"))
 )
 _OLDEST = Prepared(lambda _: select(_E.id, _E.at).order_by(_E.id).limit(bindparam("most")))
 _DELETE = Prepared(lambda _: delete(events).where(_E.id <= bindparam("last")))
-_COUNT = Prepared(lambda _: select(func.count(), func.max(_E.id)).where(_E.id > bindparam("last")))
 _BOUNDS = Prepared(lambda _: select(func.min(_E.id), func.max(_E.id)))
 
 
@@ -71,11 +77,12 @@ def told(moves: Iterable[tuple[Task, Task]]) -> list[Told]:
 def append(tx: Tx, what: Sequence[Told]) -> None:
     """Tell of moves that were made in this transaction."""
     if what:
+        at = written(tx.now)
         rows = [
-            (tx.now, kind, task.id, task.node_id, task.status.value, task.attempts)
+            (at, kind, task.id, task.node_id, task.status.value, task.attempts)
             for kind, task in what
         ]
-        _INSERT.change_many(tx, [dict(zip(_VALUES, row, strict=True)) for row in rows])
+        _INSERT.insert_rows(tx, rows)
 
 
 def behind(tx: Tx, last: int, limit: int = WINDOW) -> list[TaskEvent]:
@@ -83,10 +90,9 @@ def behind(tx: Tx, last: int, limit: int = WINDOW) -> list[TaskEvent]:
     return [_event(row) for row in _BEHIND.rows(tx, {"last": last, "most": limit})]
 
 
-def dense_end(tx: Tx, last: int) -> int | None:
-    """Return the last id there is, if none is missing behind ``last``."""
-    count, until = _COUNT.rows(tx, {"last": last})[0]
-    return until if until is not None and until - last == count else None
+def newest(tx: Tx, limit: int = WINDOW) -> list[TaskEvent]:
+    """Return the newest events, oldest first."""
+    return [_event(row) for row in reversed(_NEWEST.rows(tx, {"most": limit}))]
 
 
 def ids_between(tx: Tx, last: int, until: int) -> set[int]:
@@ -132,6 +138,10 @@ class Holes:
         self.since = noted
         return whole
 
+    def old(self, now: float) -> bool:
+        """Whether one of them has been there long enough to be looked into."""
+        return any(now - since >= GRACE_SECONDS for since in self.since.values())
+
     def passable(self, found: Sequence[TaskEvent], unseen: set[int], now: float) -> int:
         """Return how many events may be passed, after a dirty read that came later than they did.
 
@@ -143,6 +153,29 @@ class Holes:
             if young or (first is not None and event.id > first):
                 return index
         return len(found)
+
+
+def start_of(recent: Sequence[TaskEvent], peeked: set[int], now: datetime) -> int:
+    """Return where to begin to read so that nothing which is not committed yet is missed.
+
+    Args:
+        recent: the newest events, oldest first.
+        peeked: the ids a later dirty read found among them and between them.
+        now: the database's time; a hole before an old event has nothing in it any more.
+
+    """
+    unseen = min(peeked - {event.id for event in recent}, default=None)
+    position = recent[0].id
+    for event in recent[1:]:
+        hole = event.id != position + 1
+        if hole and ((now - event.at).total_seconds() < SETTLED_SECONDS or _is_in(unseen, event)):
+            return position
+        position = event.id
+    return position
+
+
+def _is_in(unseen: int | None, event: TaskEvent) -> bool:
+    return unseen is not None and unseen < event.id
 
 
 def _event(row: Sequence[Any]) -> TaskEvent:

@@ -145,7 +145,9 @@ def insert_new(tx: Tx, tasks: Sequence[NewTask]) -> dict[str, Task]:
     # What was there before is older than this transaction, and was told of by its own.
     mine = {row[0] for row in rows if moment(row[2]) == tx.now}
     made = {task.request_id: _fresh(task, ids[task.request_id], tx) for task in tasks}
-    events.append(tx, [(EventType.CREATED, task) for name, task in made.items() if name in mine])
+    events.append(
+        tx, [(EventType.CREATED.value, task) for name, task in made.items() if name in mine]
+    )
     return made
 
 
@@ -260,14 +262,14 @@ def write_begun(tx: Tx, tasks: Sequence[Task]) -> None:
     """Write that attempts began (tasks as they are now): the rows are held by their mailboxes."""
     if tasks:
         count = _BEGUN.change(tx, {"now": tx.now}, tasks=[task.id for task in tasks])
-        _tell(tx, [(EventType.BEGUN, task) for task in tasks], count - len(tasks))
+        _tell(tx, [(EventType.BEGUN.value, task) for task in tasks], count - len(tasks))
 
 
 def write_succeeded(tx: Tx, tasks: Sequence[Task]) -> None:
     """Write many successes (tasks as they are now) in one statement."""
     if tasks:
         count = _SUCCEEDED.change(tx, {"now": tx.now}, tasks=[task.id for task in tasks])
-        _tell(tx, [(EventType.SUCCEEDED, task) for task in tasks], count - len(tasks))
+        _tell(tx, [(EventType.SUCCEEDED.value, task) for task in tasks], count - len(tasks))
 
 
 def write_moved(tx: Tx, moves: Sequence[tuple[Task, Task]]) -> int:
