@@ -10,13 +10,14 @@ PATIENCE = 15.0
 
 
 class Follower:
-    """A stream as a client has it: blocks that came, the last id seen, and whether it has ended."""
+    """A stream as a client has it: blocks that came, the last id taken, and whether it has ended."""
 
     def __init__(self) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.last_id: int | None = None
         self.ended = False
+        self.answered = asyncio.Event()
         self.text = ""
         self.room = asyncio.Event()  #: cleared, nothing more is taken
         self.room.set()
@@ -41,6 +42,7 @@ class Follower:
         """Take what the application sends."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            self.answered.set()
             self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
             return
         if not self.room.is_set():
@@ -54,18 +56,19 @@ class Follower:
 
     def _take(self, block: str) -> None:
         fields = dict(line.split(": ", 1) for line in block.split("\n") if ": " in line)
-        if "id" in fields:
-            self.last_id = int(fields["id"])
         self._blocks.put_nowait(fields)
 
     async def block(self) -> dict[str, str]:
         """Return the next block, whatever it is."""
         async with asyncio.timeout(PATIENCE):
-            return await self._blocks.get()
+            fields = await self._blocks.get()
+        if "id" in fields:
+            self.last_id = int(fields["id"])
+        return fields
 
     async def next(self) -> dict[str, Any]:
         """Return the data of the next event."""
-        while "data" not in (fields := await self.block()):
+        while (fields := await self.block()).get("data", "{}") == "{}":
             pass
         return json.loads(fields["data"])
 
@@ -113,7 +116,7 @@ async def following(
 
 
 async def _begun(follower: Follower, serving: "asyncio.Task[None]") -> bool:
-    first = asyncio.create_task(follower.block())
-    await asyncio.wait({first, serving}, return_when=asyncio.FIRST_COMPLETED)
-    first.cancel()
+    answered = asyncio.create_task(follower.answered.wait())
+    await asyncio.wait({answered, serving}, return_when=asyncio.FIRST_COMPLETED)
+    answered.cancel()
     return follower.status == 200
