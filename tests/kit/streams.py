@@ -10,7 +10,7 @@ PATIENCE = 15.0
 
 
 class Follower:
-    """A stream as a client has it: blocks that came, the last id taken, and whether it has ended."""
+    """A stream as a client has it: what came, the last id taken, whether it has ended."""
 
     def __init__(self) -> None:
         self.status = 0
