@@ -70,7 +70,8 @@ class Follower:
         """Return the data of the next event."""
         while (fields := await self.block()).get("data", "{}") == "{}":
             pass
-        return json.loads(fields["data"])
+        found: dict[str, Any] = json.loads(fields["data"])
+        return found
 
     async def take(self, number: int) -> list[tuple[str, int]]:
         """Return type and task of the next events."""

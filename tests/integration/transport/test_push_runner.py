@@ -112,6 +112,10 @@ async def test_an_agent_that_was_reached_is_the_only_one_asked(ending):
             ExecuteReply(request_id="r-1", status="failed", message="nginx -t: emerg"),
             Report(outcome=Outcome.FAILED, message="nginx -t: emerg"),
         ),
+        (
+            ExecuteReply(request_id="r-1", status="failed", message="no", output="[emerg]"),
+            Report(outcome=Outcome.FAILED, message="no", output="[emerg]"),
+        ),
         (Unanswered("late"), Report(outcome=Outcome.UNANSWERED, message="late")),
         (Busy("full", 7.0), Report(outcome=Outcome.BUSY, message="full", retry_after=7.0)),
         (Busy("full"), Report(outcome=Outcome.BUSY, message="full")),
