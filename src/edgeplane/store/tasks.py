@@ -142,7 +142,8 @@ def insert_new(tx: Tx, tasks: Sequence[NewTask]) -> dict[str, Task]:
     _INSERT[_upserts(tx)].change_many(tx, [_new_row(task, tx) for task in tasks])
     rows = _IDS.rows(tx, requests=[task.request_id for task in tasks])
     ids = {row[0]: row[1] for row in rows}
-    # What was there before is older than this transaction, and was told of by its own.
+    # What was there before was told of by its own transaction, which began at another time (in the
+    # same millisecond, at another replica: then its creation is told twice).
     mine = {row[0] for row in rows if moment(row[2]) == tx.now}
     made = {task.request_id: _fresh(task, ids[task.request_id], tx) for task in tasks}
     events.append(
