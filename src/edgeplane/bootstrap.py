@@ -29,6 +29,7 @@ from edgeplane.model.errors import DatabaseError
 from edgeplane.model.retry import RetryPolicy
 from edgeplane.observe import crashpoints, logs
 from edgeplane.services import users
+from edgeplane.services.feed import Feed
 from edgeplane.services.intake import Intake
 from edgeplane.services.users import Sessions
 from edgeplane.settings import DatabaseSettings, Settings
@@ -143,7 +144,7 @@ async def _serve(settings: Settings, listening: socket) -> int:
         parts = await _join(settings, database, stack)
         port = listening.getsockname()[1]
         server = Server(make_app(parts), lambda: _say_running(settings, port))
-        server.stop_on_signals()
+        server.stop_on_signals(also=parts.feed.end_all)
         await server.serve(sockets=[listening])
     logs.say("Server stopped")
     return 0
@@ -177,10 +178,13 @@ async def _join(settings: Settings, database: Database, stack: AsyncExitStack) -
         issuer=settings.auth.issuer,
         minutes=settings.auth.expire_minutes,
     )
+    feed = Feed(database)
+    stack.push_async_callback(feed.stop)
     return Parts(
         database=database,
         sessions=Sessions(database, tokens, LoginThrottle()),
         intake=Intake(database, tell),
+        feed=feed,
         tell=tell,
     )
 

@@ -79,12 +79,13 @@ class CancelReply(Struct, rename="camel"):
 CANCELLED = "cancelled before it took effect"
 
 
-class ExecuteReply(Struct, rename="camel"):
-    """Agent to control plane: what became of it."""
+class ExecuteReply(Struct, rename="camel", omit_defaults=True):
+    """Agent to control plane: what became of it; ``output`` is what the executor captured."""
 
     request_id: str
     status: Literal["success", "failed"]
     message: str
+    output: str | None = None
 
 
 class RefusalData(Struct, rename="camel"):

@@ -73,6 +73,16 @@ def describe(
     return described
 
 
+def describe_stream(*, event: Any, errors: str) -> dict[str, Any]:
+    """Describe a route that answers with a stream of server-sent events."""
+    described = describe(data=event, errors=errors)
+    described["responses"]["200"] = {
+        "description": "server-sent events; the data of each is an " + event.__name__,
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+    return described
+
+
 def install(app: FastAPI) -> None:
     """Let the app answer with this document."""
 

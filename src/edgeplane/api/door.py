@@ -48,14 +48,15 @@ class Door:
             await self._app(scope, receive, send)
             return
         request_id = secrets.token_hex(8)
-        answer = _Answer(send, request_id)
         held = _Held(self._bodies)
+        answer = _Answer(send, request_id, held)
         try:
-            body = await _read_body(scope, receive, held)
             if scope["path"] == tasks.CREATE_PATH and scope["method"] == "POST":
+                body = await _read_body(scope, receive, held)
                 await self._create(scope, body, answer)
             else:
-                await self._app(scope, _replay(body, receive), answer)
+                again = _replay(await _read_body(scope, receive, held), receive)
+                await self._app(scope, again, answer)
         except _ClientGone:
             return
         except DomainError as error:
@@ -97,20 +98,23 @@ class _Held:
     def release(self) -> None:
         """Let go of all."""
         self._bodies.size -= self._size
+        self._size = 0
 
 
 class _Answer:
     """Sends an answer, with its request id."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, held: _Held) -> None:
         self._send = send
+        self._held = held
         self._request_id = (b"x-request-id", request_id.encode())
         self.started = False
 
     async def __call__(self, message: Message) -> None:
-        """Pass on what the routes send."""
+        """Pass on what the routes send; an answer may go on for as long as its reader stays."""
         if message["type"] == "http.response.start":
             self.started = True
+            self._held.release()
             message["headers"] = [*message.get("headers", ()), self._request_id]
         await self._send(message)
 
@@ -183,15 +187,13 @@ async def _receive(receive: Receive) -> tuple[bytes, bool]:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Hand the body on as if it came now; after it, what really comes."""
-    done = False
+    """Hand the body on, once, as if it came now; after it, what really comes."""
+    left = [body]
 
     async def again() -> Message:
-        nonlocal done
-        if done:
+        if not left:
             return await receive()
-        done = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return {"type": "http.request", "body": left.pop(), "more_body": False}
 
     return again
 

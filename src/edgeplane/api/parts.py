@@ -12,6 +12,7 @@ from edgeplane import jsonbody
 from edgeplane.auth.rbac import Permission, Principal, require
 from edgeplane.model.errors import Invalid
 from edgeplane.model.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, PageRequest, check_page
+from edgeplane.services.feed import Feed
 from edgeplane.services.intake import Intake
 from edgeplane.services.users import Sessions
 from edgeplane.store.database import Database
@@ -37,6 +38,7 @@ class Parts:
     database: Database
     sessions: Sessions
     intake: Intake
+    feed: Feed
     tell: Callable[[Iterable[int]], None]  #: say that nodes have news, here and to other replicas
 
 

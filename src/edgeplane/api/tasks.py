@@ -15,6 +15,7 @@ from edgeplane.api.parts import Operator, Paging, Parts, Reader
 from edgeplane.auth.rbac import Permission, Principal, require
 from edgeplane.model.clock import new_request_id, rfc3339
 from edgeplane.model.errors import NotAllowed, NotFound
+from edgeplane.model.paging import Page
 from edgeplane.model.tasks import (
     DEFAULT_DEADLINE_SECONDS,
     DEFAULT_MAX_ATTEMPTS,
@@ -25,6 +26,7 @@ from edgeplane.model.tasks import (
     MAX_PAYLOAD_BYTES,
     MAX_PRIORITY,
     MAX_TIMEOUT_SECONDS,
+    Attempt,
     NewTask,
     Task,
     TaskKind,
@@ -34,9 +36,10 @@ from edgeplane.model.tasks import (
     check_request_id,
 )
 from edgeplane.services import tasks as rules
-from edgeplane.store import task_lists
+from edgeplane.store import attempts, task_lists
 from edgeplane.store import tasks as rows
 from edgeplane.store.task_lists import TaskFilter
+from edgeplane.store.workers import Tx
 from edgeplane.wire import envelope, payload_digest
 
 CREATE_PATH = "/api/v1/agent-tasks/create"
@@ -45,6 +48,16 @@ _MAX_ID = 2**63 - 1
 _REQUEST_ID = {"pattern": "^[A-Za-z0-9._-]{1,64}$"}
 _Object = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
 _Kind = Literal["apply_config", "reload", "purge_cache"]
+_Outcome = Literal[
+    "succeeded",
+    "failed",
+    "refused",
+    "busy",
+    "unanswered",
+    "unreachable",
+    "lost",
+    "expired",
+]
 _Status = Literal["pending", "running", "success", "failed", "superseded", "cancelled"]
 
 
@@ -92,6 +105,19 @@ class TaskView(Struct, rename="camel"):
     started_at: str | None
     finished_at: str | None
     updated_at: str
+
+
+class AttemptView(Struct, rename="camel"):
+    """One delivery. While it is out, ``endedAt``, ``outcome`` and ``message`` are null."""
+
+    number: int
+    begun_at: str
+    ended_at: str | None
+    outcome: _Outcome | None
+    message: str | None
+    output: str | None
+    replica: str | None
+    address: str | None
 
 
 router = APIRouter(prefix="/agent-tasks", dependencies=[Depends(parts.known_query)])
@@ -195,6 +221,24 @@ async def get_task(request: Request, _principal: Reader, task_id: str) -> Respon
     return ok(view(task))
 
 
+@router.get(
+    "/{task_id:id}/attempts", openapi_extra=describe(listed=AttemptView, errors="400 401 403 404")
+)
+async def list_attempts(
+    request: Request, _principal: Reader, asked: Paging, task_id: str
+) -> Response:
+    """List a task's attempts, newest first; the first may be out still."""
+    wanted = parts.known_id(task_id, "task")
+
+    def read(tx: Tx) -> Page[Attempt]:
+        task = rows.get(tx, wanted)
+        if task is None:
+            raise NotFound(f"task {wanted} not found")
+        return attempts.list_page(tx, task, asked)
+
+    return ok_page(await parts.parts_of(request).database.read(read), _attempt_view)
+
+
 @router.post(
     "/create",
     openapi_extra=describe(data=TaskView, body=CreateTask, errors="400 401 403 404 409 429"),
@@ -231,6 +275,19 @@ async def cancel_task(
     task = await rules.cancel(joined.database, asked.id)
     joined.tell([task.node_id])
     return ok(view(task))
+
+
+def _attempt_view(attempt: Attempt) -> AttemptView:
+    return AttemptView(
+        number=attempt.number,
+        begun_at=rfc3339(attempt.begun_at),
+        ended_at=_time(attempt.ended_at),
+        outcome=attempt.outcome.value if attempt.outcome else None,
+        message=attempt.message,
+        output=attempt.output,
+        replica=attempt.replica,
+        address=attempt.address,
+    )
 
 
 def _time(moment: datetime | None) -> str | None:

@@ -5,7 +5,7 @@ from typing import Any
 import click
 from click import Choice, IntRange
 
-from edgeplane.cli import following, output, payloads, sessions
+from edgeplane.cli import attempt_log, following, output, payloads, sessions
 from edgeplane.cli.exits import Exit, Stop
 from edgeplane.cli.nodes import node_id
 from edgeplane.cli.options import (
@@ -16,7 +16,7 @@ from edgeplane.cli.options import (
     wait_timeout_option,
 )
 from edgeplane.client.errors import Unreachable
-from edgeplane.client.records import NewTask, Task, TaskFilter
+from edgeplane.client.records import NewTask, PageWanted, Task, TaskFilter
 from edgeplane.client.rest import Client
 from edgeplane.model.clock import new_request_id
 from edgeplane.model.tasks import (
@@ -76,6 +76,29 @@ def show_task(wishes: Wishes, task_id: int) -> None:
     """Show one task."""
     client = sessions.connect(wishes)
     _print(wishes, client, client.get_task(task_id))
+
+
+@task.command("log")
+@click.argument("task_id", metavar="ID", type=_IDS)
+@click.option("--page-size", type=IntRange(1, 100), help="How many on a page; 20 if not given.")
+@click.option("--cursor", help="Go on after the page that named this cursor.")
+@api_options
+@pass_wishes
+def show_log(wishes: Wishes, /, task_id: int, **wanted: Any) -> None:
+    """Show how each attempt at a task went, newest first."""
+    client = sessions.connect(wishes)
+    page = client.list_attempts(task_id, PageWanted(**wanted))
+    if wishes.json:
+        output.print_json(client.last_data)
+        return
+    if not page.list:
+        output.tell(f"task {task_id}: no attempt has begun")
+    for number, attempt in enumerate(page.list):
+        if number:
+            click.echo()
+        attempt_log.show(attempt)
+    if page.next_cursor:
+        output.tell(f"more with --cursor {page.next_cursor}")
 
 
 @task.command("create")

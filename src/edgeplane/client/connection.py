@@ -43,6 +43,7 @@ class Connection:
         self.credential = credential
         self.last_data = b"null"
         self._pool = urllib3.PoolManager(maxsize=1)
+        self._streams = urllib3.PoolManager(maxsize=1)
         self._token: str | None = None
         if token is not None:
             self.use(token)
@@ -56,6 +57,7 @@ class Connection:
     def close(self) -> None:
         """Give the connection back."""
         self._pool.clear()
+        self._streams.clear()
 
     def get(self, path: str, shape: type[T], query: Struct | None = None) -> T:
         """Read; None in a query is left out."""
@@ -91,11 +93,9 @@ class Connection:
     def _send(
         self, method: str, path: str, body: bytes | None
     ) -> tuple[urllib3.BaseHTTPResponse, bytes]:
-        headers = {"User-Agent": f"edgeplane/{__version__}", "Accept": "application/json"}
+        headers = self._headers("application/json")
         if body is not None:
             headers["Content-Type"] = "application/json"
-        if self._token is not None:
-            headers["Authorization"] = f"Bearer {self._token}"
         again = 2 if method == "GET" else 0
         try:
             response = self._pool.request(
@@ -111,6 +111,33 @@ class Connection:
             return response, _bounded_body(response)
         except HTTPError as error:
             raise _unreachable(self.base_url, method, error) from error
+
+    def open_stream(self, path: str, seconds: float) -> urllib3.BaseHTTPResponse:
+        """Begin to read events, over a connection of their own; the caller closes it."""
+        try:
+            response = self._streams.request(
+                "GET",
+                f"{self.base_url}/api/v1{path}",
+                headers=self._headers("text/event-stream"),
+                timeout=Timeout(connect=min(CONNECT_SECONDS, seconds), read=seconds),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+        except HTTPError as error:
+            raise _unreachable(self.base_url, "GET", error) from error
+        kind = response.headers.get("Content-Type", "")
+        if response.status == 200 and kind.startswith("text/event-stream"):  # noqa: PLR2004
+            return response
+        response.close()
+        message = f"{self.base_url} has no event stream"
+        raise ApiError(FOREIGN_ANSWER, response.status, message)
+
+    def _headers(self, accept: str) -> dict[str, str]:
+        headers = {"User-Agent": f"edgeplane/{__version__}", "Accept": accept}
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token}"
+        return headers
 
 
 def check_url(url: str) -> str:

@@ -141,6 +141,26 @@ class TaskFilter(Struct, rename="camel", omit_defaults=True, kw_only=True):
     status: str | None = None
 
 
+class PageWanted(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """Which page of a list; ``cursor`` is the ``next_cursor`` of the page before."""
+
+    page_size: int | None = None
+    cursor: str | None = None
+
+
+class Attempt(Struct, rename="camel", frozen=True, kw_only=True):
+    """One delivery of a task; while it is out, how it ended is None."""
+
+    number: int
+    begun_at: datetime
+    ended_at: datetime | None = None
+    outcome: str | None = None
+    message: str | None = None
+    output: str | None = None
+    replica: str | None = None
+    address: str | None = None
+
+
 class Page(Struct, Generic[T], rename="camel", frozen=True, kw_only=True):
     """One page of a list, newest first."""
 

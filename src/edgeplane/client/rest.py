@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 
 import msgspec
 from msgspec import Raw
 
 from edgeplane.client.connection import Connection
 from edgeplane.client.errors import ApiError, ClientError, Unreachable
+from edgeplane.client.news import News
 from edgeplane.client.records import (
+    Attempt,
     Deleted,
     Login,
     NewNode,
@@ -17,6 +20,7 @@ from edgeplane.client.records import (
     NodeChanges,
     NodeFilter,
     Page,
+    PageWanted,
     Task,
     TaskFilter,
     User,
@@ -111,6 +115,10 @@ class Client:
         """Return one task."""
         return self._connection.get(f"/agent-tasks/{task_id}", Task)
 
+    def list_attempts(self, task_id: int, wanted: PageWanted | None = None) -> Page[Attempt]:
+        """Return a page of a task's attempts, newest first."""
+        return self._connection.get(f"/agent-tasks/{task_id}/attempts", Page[Attempt], wanted)
+
     def create_task(self, task: NewTask) -> Task:
         """Create a task; with a request id it may be sent again and is done once."""
         return self._connection.post("/agent-tasks/create", task, Task)
@@ -128,6 +136,8 @@ class Client:
     ) -> Iterator[Task]:
         """Yield the task as it is and again at each change, until it is final or time is up.
 
+        The control plane's event stream tells of changes; where there is none, it is asked again.
+
         Args:
             task_id: which.
             timeout: seconds; None waits as long as it takes. The last task yielded says by
@@ -139,22 +149,23 @@ class Client:
         end = None if timeout is None else now + timeout
         seen: Task | None = None
         pause, heard = 0.05, now
-        while True:
-            try:
-                task = self.get_task(task_id)
-            except ClientError as error:
-                if not _passing(error) or time.monotonic() - heard > patience:
-                    raise
-            else:
-                heard = time.monotonic()
-                if seen is None or _face(task) != _face(seen):
-                    seen, pause = task, 0.05
-                    yield task
-            now = time.monotonic()
-            if (seen is not None and seen.final) or (end is not None and now >= end):
-                return
-            time.sleep(pause if end is None else min(pause, end - now))
-            pause = min(pause * 2, 1.0)
+        with closing(News(self._connection, task_id)) as news:
+            while True:
+                try:
+                    task = self.get_task(task_id)
+                except ClientError as error:
+                    if not _passing(error) or time.monotonic() - heard > patience:
+                        raise
+                else:
+                    heard = time.monotonic()
+                    if seen is None or _face(task) != _face(seen):
+                        seen, pause = task, 0.05
+                        yield task
+                now = time.monotonic()
+                if (seen is not None and seen.final) or (end is not None and now >= end):
+                    return
+                news.wait(pause, None if end is None else end - now)
+                pause = min(pause * 2, 1.0)
 
     def close(self) -> None:
         """Give the connection back."""

@@ -8,7 +8,7 @@ from edgeplane.dispatch.work import Delivery, Moves, Reach, Request, Rules, Turn
 from edgeplane.model import lanes, lifecycle
 from edgeplane.model.nodes import Node, NodeStatus
 from edgeplane.model.tasks import Outcome, Report, Task, TaskStatus
-from edgeplane.store import mailboxes, nodes, open_tasks, tasks
+from edgeplane.store import attempts, mailboxes, nodes, open_tasks, tasks
 from edgeplane.store.mailboxes import Mailbox
 from edgeplane.store.open_tasks import Queue
 from edgeplane.store.workers import Tx
@@ -74,7 +74,7 @@ class Advance:
     ) -> None:
         """Rescue, expire and begin at one node, and say when to look again."""
         moved = len(self._moves.tasks)
-        waiting = self._rescue(queue.tasks, ours)
+        waiting = self._rescue(queue.tasks, ours, box.former)
         if seen is not None and seen.probe is not None:
             waiting = self._share_failure(waiting, seen.probe, box)
         elif seen is not None and box.unreachable_since is not None:
@@ -136,14 +136,16 @@ class Advance:
                 self._probes.add(task.id)
         return len(chosen)
 
-    def _rescue(self, queue: Sequence[Task], ours: frozenset[tuple[int, int]]) -> list[Task]:
+    def _rescue(
+        self, queue: Sequence[Task], ours: frozenset[tuple[int, int]], former: str | None
+    ) -> list[Task]:
         """Take back what runs under nobody: its owner died, or its beginning was never heard of."""
         found: list[Task] = []
         for task in queue:
             if task.status is not TaskStatus.RUNNING or (task.id, task.attempts) in ours:
                 found.append(task)
                 continue
-            self._moves.end(task, _LOST, self._tx.now)
+            self._moves.end(task, _LOST, self._tx.now, former)
             back = lifecycle.rescue(task, self._tx.now)
             self._moves.add(task, back)
             if not back.final:
@@ -175,7 +177,7 @@ class Advance:
         now = self._tx.now
         sent = lifecycle.begin(task, now)
         failed = lifecycle.settle(sent, report, now, self._rules.policy, self._rules.random)
-        self._moves.end(sent, report, now)
+        self._moves.end(sent, report, now, self._rules.lease.owner)
         self._moves.add(task, failed)
         return failed
 
@@ -203,7 +205,7 @@ class Advance:
             first.setdefault(before.id, before)
             last[after.id] = after
         tasks.write_moved(self._tx, [(first[task_id], last[task_id]) for task_id in sorted(first)])
-        tasks.add_attempts(self._tx, self._moves.attempts)
+        attempts.add(self._tx, self._moves.attempts)
         tasks.write_begun(self._tx, self._begun)
         self._turn.rescued = self._moves.lost
 

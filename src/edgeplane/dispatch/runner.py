@@ -53,6 +53,7 @@ async def deliver(transport: AgentTransport, shipment: Sequence[Delivery]) -> li
     seconds = max(delivery.task.timeout_seconds for delivery in shipment) + GRACE_SECONDS
     reports: list[Report | None] = [None] * len(shipment)
     failures: list[str] = []
+    tried: str | None = None
     begun = time.monotonic()
     for address in addresses(shipment[0].node):
         if failures and time.monotonic() - begun > ADDRESSES_SECONDS:
@@ -62,12 +63,14 @@ async def deliver(transport: AgentTransport, shipment: Sequence[Delivery]) -> li
         requests = [_request(shipment[number]) for number in left]
         endings = await _send(transport, address, requests, seconds)
         for number, ending in zip(left, endings, strict=True):
-            reports[number] = None if isinstance(ending, Unreachable) else _report(ending)
+            reached = not isinstance(ending, Unreachable)
+            reports[number] = _report(ending, str(address)) if reached else None
         lost = [str(ending) for ending in endings if isinstance(ending, Unreachable)]
         if not lost:
             break
         failures.append(lost[0])
-    away = Report(outcome=Outcome.UNREACHABLE, message="; ".join(failures))
+        tried = str(address)
+    away = Report(outcome=Outcome.UNREACHABLE, message="; ".join(failures), address=tried)
     return [report or away for report in reports]
 
 
@@ -114,14 +117,20 @@ def _request(delivery: Delivery) -> ExecuteRequest:
     )
 
 
-def _report(ending: Ending) -> Report:
+def _report(ending: Ending, address: str) -> Report:
     if isinstance(ending, TransportError):
-        retry_after = ending.retry_after if isinstance(ending, Busy) else None
-        return Report(outcome=_OUTCOMES[type(ending)], message=str(ending), retry_after=retry_after)
+        return Report(
+            outcome=_OUTCOMES[type(ending)],
+            message=str(ending),
+            address=address,
+            retry_after=ending.retry_after if isinstance(ending, Busy) else None,
+        )
     crash_point("deliver.after_answer")
-    succeeded = ending.status == "success"
     return Report(
-        outcome=Outcome.SUCCEEDED if succeeded else Outcome.FAILED, message=ending.message
+        outcome=Outcome.SUCCEEDED if ending.status == "success" else Outcome.FAILED,
+        message=ending.message,
+        output=ending.output,
+        address=address,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from edgeplane.dispatch.work import Moves, Reach, Request, Result, Rules, Turn
 from edgeplane.model import lifecycle
 from edgeplane.model.tasks import Outcome, Report, Task, TaskStatus
-from edgeplane.store import tasks
+from edgeplane.store import attempts, tasks
 from edgeplane.store.mailboxes import Mailbox
 from edgeplane.store.workers import Tx
 
@@ -33,7 +33,7 @@ def settle(
         report = _with_silence(tx, result.report, boxes.get(before.node_id))
         after = lifecycle.settle(before, report, tx.now, rules.policy, rules.random)
         moves.add(before, after)
-        moves.end(before, report, tx.now)
+        moves.end(before, report, tx.now, rules.lease.owner)
         _note_reach(reach, result, after)
     _write(tx, moves)
     turn.settled = [after for _, after in moves.tasks]
@@ -60,4 +60,4 @@ def _write(tx: Tx, moves: Moves) -> None:
     others = [move for move in moves.tasks if move[1].status is not TaskStatus.SUCCESS]
     tasks.write_succeeded(tx, succeeded)
     tasks.write_moved(tx, others)
-    tasks.add_attempts(tx, moves.attempts)
+    attempts.add(tx, moves.attempts)

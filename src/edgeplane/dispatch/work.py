@@ -7,7 +7,7 @@ from random import Random
 
 from edgeplane.model.nodes import Node
 from edgeplane.model.retry import RetryPolicy
-from edgeplane.model.tasks import Attempt, Outcome, Report, Task, bounded_text
+from edgeplane.model.tasks import MAX_OUTPUT_BYTES, Attempt, Outcome, Report, Task, bounded_text
 from edgeplane.store.mailboxes import Lease, Mailbox
 
 
@@ -133,8 +133,9 @@ class Moves:
         """Move a task."""
         self.tasks.append((before, after))
 
-    def end(self, task: Task, report: Report, now: datetime) -> None:
-        """End a task's running attempt."""
+    def end(self, task: Task, report: Report, now: datetime, replica: str | None) -> None:
+        """End a task's running attempt; ``replica`` is who had sent it, where that is known."""
+        output = report.output
         self.attempts.append(
             Attempt(
                 task_id=task.id,
@@ -143,6 +144,9 @@ class Moves:
                 ended_at=now,
                 outcome=report.outcome,
                 message=bounded_text(report.message),
+                output=None if output is None else bounded_text(output, MAX_OUTPUT_BYTES),
+                replica=replica,
+                address=report.address,
             )
         )
 

@@ -11,6 +11,7 @@ from edgeplane.model.errors import Invalid, Missing, NotAllowed
 
 MAX_PAYLOAD_BYTES = 1 << 20
 MAX_ERROR_BYTES = 4096
+MAX_OUTPUT_BYTES = 16 << 10
 DEFAULT_TIMEOUT_SECONDS = 30
 MAX_TIMEOUT_SECONDS = 3600
 DEFAULT_MAX_ATTEMPTS = 5
@@ -139,20 +140,28 @@ class Report:
 
     outcome: Outcome
     message: str
+    output: str | None = None  #: what the agent captured of what it ran
+    address: str | None = None  #: where the task was sent last: ip:port
     retry_after: float | None = None  #: seconds the agent asked for (429)
     away_seconds: float = 0.0  #: how long its node had not been reached, where it was not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One delivery of a task, from its beginning to what became of it."""
+    """One delivery of a task, from its beginning to what became of it.
+
+    One that is out has no end, outcome and message yet; ``replica`` is who sent it, where known.
+    """
 
     task_id: int
     number: int
     begun_at: datetime
-    ended_at: datetime
-    outcome: Outcome
-    message: str
+    ended_at: datetime | None
+    outcome: Outcome | None
+    message: str | None
+    output: str | None = None
+    replica: str | None = None
+    address: str | None = None
 
 
 def lane_of(kind: TaskKind) -> Lane:

@@ -43,6 +43,9 @@ class Database:
             self._creates = Worker("create", self.engine)
             self._engine_lane = Worker("engine", self.engine)
         self._reads = Worker("read", self._reading(), threads=_READERS)
+        self._peeks = self._reads if self.dialect == "sqlite" else Worker("peek", self._peeking())
+        #: Called on the event loop after each transaction that may have changed something.
+        self.on_commit: Callable[[], None] = _nobody
 
     def _reading(self) -> Engine:
         """Return the engine as readers use it: one snapshot for all statements of a transaction."""
@@ -50,27 +53,44 @@ class Database:
             return self.engine.execution_options(reading=True)
         return self.engine.execution_options(isolation_level="REPEATABLE READ")
 
+    def _peeking(self) -> Engine:
+        return self.engine.execution_options(isolation_level="READ UNCOMMITTED")
+
     async def write(self, work: Callable[[Tx], T]) -> T:
         """Run a rule's transaction; return its result once it is committed."""
-        return await self._rules.submit(work)
+        result = await self._rules.submit(work)
+        self.on_commit()
+        return result
 
     async def create(self, work: Callable[[Tx], T]) -> T:
         """Run a transaction of creates; it must be harmless when done twice."""
-        return await self._creates.submit(work, repeatable=True)
+        result = await self._creates.submit(work, repeatable=True)
+        self.on_commit()
+        return result
 
     async def engine_write(self, work: Callable[[Tx], T]) -> T:
         """Run a transaction of the engine."""
-        return await self._engine_lane.submit(work)
+        result = await self._engine_lane.submit(work)
+        self.on_commit()
+        return result
 
     async def read(self, work: Callable[[Tx], T]) -> T:
         """Run a transaction that changes nothing."""
         return await self._reads.submit(work, repeatable=True)
 
+    async def peek(self, work: Callable[[Tx], T]) -> T:
+        """Run a look that also sees what is not committed yet (on SQLite there is no such look)."""
+        return await self._peeks.submit(work, repeatable=True)
+
     async def close(self) -> None:
         """Let what was handed in finish, then end the threads and connections."""
-        workers = {self._rules, self._creates, self._engine_lane, self._reads}
+        workers = {self._rules, self._creates, self._engine_lane, self._reads, self._peeks}
         await asyncio.gather(*(asyncio.to_thread(worker.stop) for worker in workers))
         self.engine.dispose()
+
+
+def _nobody() -> None:
+    """Nobody waits for commits."""
 
 
 def make_engine(url: URL, *, seconds: float = _STATEMENT_SECONDS) -> Engine:

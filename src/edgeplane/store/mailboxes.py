@@ -30,6 +30,7 @@ class Mailbox:
     work_seq: int
     unreachable_since: datetime | None
     generation: int
+    former: str | None = None  #: who had it until it was claimed just now, and did not let go
 
     def away_seconds(self, now: datetime) -> float:
         """Return for how long its node has not been reached."""
@@ -195,7 +196,10 @@ def claim_due(tx: Tx, limit: int, lease: Lease) -> list[Mailbox]:
         {"me": lease.owner, "floor": floor, "until": until},
         nodes=sorted(box.node_id for box in found),
     )
-    return [replace(box, owner=lease.owner, epoch=max(box.epoch + 1, floor)) for box in found]
+    return [
+        replace(box, owner=lease.owner, epoch=max(box.epoch + 1, floor), former=box.owner)
+        for box in found
+    ]
 
 
 def renew(tx: Tx, node_ids: Sequence[int], lease: Lease) -> None:

@@ -65,6 +65,12 @@ class Prepared:
         cursor.close()
         return count
 
+    def insert_rows(self, tx: Tx, rows: Sequence[Sequence[Any]]) -> None:
+        """Run an insert for rows whose values stand in its own order, as a driver takes them."""
+        cursor = _cursor(tx)
+        cursor.executemany(self._text(tx, 0).sql, rows)
+        cursor.close()
+
     def _run(self, tx: Tx, values: Values | None, lists: Mapping[str, Sequence[Any]]) -> Any:
         width = _width(max(map(len, lists.values()), default=0))
         text = self._text(tx, width)
@@ -101,6 +107,11 @@ class _Text:
         return tuple(
             [_plain(values[name] if name in values else constants[name]) for name in self._order]
         )
+
+
+def written(value: datetime) -> str:
+    """Write a time as a driver takes it."""
+    return _write_time(value)
 
 
 def moment(value: Any) -> datetime | None:

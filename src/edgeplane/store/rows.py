@@ -146,6 +146,24 @@ task_attempts = Table(
     Column("ended_at", UtcDateTime, nullable=False),
     Column("outcome", exact(16), nullable=False),
     Column("message", Text, nullable=False),
+    Column("output", Text),
+    Column("replica", exact(64)),
+    Column("address", exact(64)),
     PrimaryKeyConstraint("task_id", "number"),
+    **_INNODB,
+)
+
+#: Append-only, and pruned from its beginning: every move of a task. Ids are never used again.
+events = Table(
+    "events",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("type", exact(16), nullable=False),
+    Column("task_id", Id, nullable=False),
+    Column("node_id", Id, nullable=False),
+    Column("status", exact(16), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    sqlite_autoincrement=True,
     **_INNODB,
 )

@@ -19,8 +19,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.mysql import insert as mysql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from edgeplane.model.events import EventType
 from edgeplane.model.tasks import (
-    Attempt,
     NewTask,
     Outcome,
     Task,
@@ -29,6 +29,7 @@ from edgeplane.model.tasks import (
     lane_of,
     rank_of,
 )
+from edgeplane.store import events
 from edgeplane.store.prepared import Items, Prepared, moment
 from edgeplane.store.rows import agent_tasks, task_attempts
 from edgeplane.store.workers import Tx
@@ -127,7 +128,9 @@ _BY_REQUEST_ID = Prepared(
     )
 )
 _IDS = Prepared(
-    lambda items: select(_T.request_id, _T.id).where(_T.request_id.in_(items.named("requests")))
+    lambda items: select(_T.request_id, _T.id, _T.created_at).where(
+        _T.request_id.in_(items.named("requests"))
+    )
 )
 _GET = Prepared(lambda _: with_result(_T.payload).where(_T.id == bindparam("task")))
 _FENCES = Prepared(
@@ -152,10 +155,17 @@ def insert_new(
     numbered = list(zip(tasks, generations, strict=True))
     _INSERT[_upserts(tx)].change_many(tx, [_new_row(task, number, tx) for task, number in numbered])
     rows = _IDS.rows(tx, requests=[task.request_id for task in tasks])
-    ids = dict(map(tuple, rows))
-    return {
+    ids = {row[0]: row[1] for row in rows}
+    # What was there before was told of by its own transaction, which began at another time (in the
+    # same millisecond, at another replica: then its creation is told twice).
+    mine = {row[0] for row in rows if moment(row[2]) == tx.now}
+    made = {
         task.request_id: _fresh(task, ids[task.request_id], number, tx) for task, number in numbered
     }
+    events.append(
+        tx, [(EventType.CREATED.value, task) for name, task in made.items() if name in mine]
+    )
+    return made
 
 
 def by_request_id(tx: Tx, request_ids: Iterable[str]) -> dict[str, Stored]:
@@ -268,36 +278,20 @@ _WAITING_FOR_NODE = Prepared(
         .values(next_retry_at=bindparam("due"), updated_at=bindparam("now"))
     )
 )
-_ATTEMPT_COLUMNS = ("task_id", "number", "begun_at", "ended_at", "outcome", "message")
-#: One that is on record stays as it is: only a hand in the tables can have made its number again.
-_ATTEMPT = {
-    "sqlite": Prepared(
-        lambda _: (
-            sqlite_insert(task_attempts)
-            .values(_named(_ATTEMPT_COLUMNS))
-            .on_conflict_do_nothing(index_elements=["task_id", "number"])
-        )
-    ),
-    "mysql": Prepared(
-        lambda _: (
-            mysql_insert(task_attempts)
-            .values(_named(_ATTEMPT_COLUMNS))
-            .on_duplicate_key_update(number=_A.number)
-        )
-    ),
-}
 
 
 def write_begun(tx: Tx, tasks: Sequence[Task]) -> None:
-    """Write that attempts began: the rows are held through their mailboxes."""
+    """Write that attempts began (tasks as they are now): the rows are held by their mailboxes."""
     if tasks:
-        _BEGUN.change(tx, {"now": tx.now}, tasks=[task.id for task in tasks])
+        count = _BEGUN.change(tx, {"now": tx.now}, tasks=[task.id for task in tasks])
+        _tell(tx, [(EventType.BEGUN.value, task) for task in tasks], count - len(tasks))
 
 
 def write_succeeded(tx: Tx, tasks: Sequence[Task]) -> None:
-    """Write many successes in one statement."""
+    """Write many successes (tasks as they are now) in one statement."""
     if tasks:
-        _SUCCEEDED.change(tx, {"now": tx.now}, tasks=[task.id for task in tasks])
+        count = _SUCCEEDED.change(tx, {"now": tx.now}, tasks=[task.id for task in tasks])
+        _tell(tx, [(EventType.SUCCEEDED.value, task) for task in tasks], count - len(tasks))
 
 
 def write_moved(tx: Tx, moves: Sequence[tuple[Task, Task]]) -> int:
@@ -313,7 +307,7 @@ def write_moved(tx: Tx, moves: Sequence[tuple[Task, Task]]) -> int:
     """
     if not moves:
         return 0
-    return _MOVED.change_many(
+    count = _MOVED.change_many(
         tx,
         [
             {
@@ -325,34 +319,27 @@ def write_moved(tx: Tx, moves: Sequence[tuple[Task, Task]]) -> int:
             for before, after in moves
         ],
     )
+    _tell(tx, events.told(moves), count - len(moves))
+    return count
+
+
+def _tell(tx: Tx, told: Sequence[events.Told], short: int) -> None:
+    """Append the events of what was written; where not all was, of what stands as written."""
+    if short:
+        rows = _FENCES.rows(tx, tasks=sorted(task.id for _, task in told)) if told else []
+        standing = {(row[0], row[1], row[2]) for row in rows}
+        told = [each for each in told if _stands(each[1]) in standing]
+    events.append(tx, told)
+
+
+def _stands(task: Task) -> tuple[int, str, int]:
+    return task.id, task.status.value, task.attempts
 
 
 def pull_forward(tx: Tx, node_ids: Sequence[int]) -> None:
     """Make due now what only waited because its node could not be reached."""
     if node_ids:
         _WAITING_FOR_NODE.change(tx, {"due": tx.now, "now": tx.now}, nodes=node_ids)
-
-
-def add_attempts(tx: Tx, attempts: Sequence[Attempt]) -> None:
-    """Append attempts that ended."""
-    if attempts:
-        _ATTEMPT[_upserts(tx)].change_many(tx, [_attempt_row(attempt) for attempt in attempts])
-
-
-def attempts_of(tx: Tx, task_id: int) -> list[Attempt]:
-    """Return a task's attempts, oldest first."""
-    query = select(task_attempts).where(_A.task_id == task_id).order_by(_A.number)
-    return [
-        Attempt(
-            task_id=row.task_id,
-            number=row.number,
-            begun_at=row.begun_at,
-            ended_at=row.ended_at,
-            outcome=Outcome(row.outcome),
-            message=row.message,
-        )
-        for row in tx.conn.execute(query)
-    ]
 
 
 def _named(columns: Iterable[str]) -> dict[str, Any]:
@@ -441,17 +428,6 @@ def _moved_values(task: Task) -> dict[str, Any]:
         "v_updated_at": task.updated_at,
         "v_superseded_by": task.superseded_by,
         "v_cancel_requested": task.cancel_requested,
-    }
-
-
-def _attempt_row(attempt: Attempt) -> dict[str, Any]:
-    return {
-        "v_task_id": attempt.task_id,
-        "v_number": attempt.number,
-        "v_begun_at": attempt.begun_at,
-        "v_ended_at": attempt.ended_at,
-        "v_outcome": attempt.outcome.value,
-        "v_message": attempt.message,
     }
 
 

@@ -4,8 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from edgeplane.model.tasks import Outcome, TaskKind, TaskStatus
-from edgeplane.store import mailboxes, tasks
+from edgeplane.dispatch.work import Result
+from edgeplane.model.tasks import MAX_OUTPUT_BYTES, Outcome, Report, TaskKind, TaskStatus
+from edgeplane.store import attempts, mailboxes
 from kit.engines import Turner, came_back
 
 
@@ -22,7 +23,7 @@ def after_lease(turn):
 
 async def outcomes(database, task):
     """Return how a task's attempts ended."""
-    found = await database.read(lambda tx: tasks.attempts_of(tx, task.id))
+    found = await database.read(lambda tx: attempts.of_task(tx, task.id))
     return [(attempt.number, attempt.outcome) for attempt in found]
 
 
@@ -45,6 +46,22 @@ async def test_a_lapsed_lease_is_rescued_by_the_next_turn(turner, rival, ask, no
     assert new.epoch > old.epoch
     assert turn.rescued == 1
     assert await outcomes(rival.database, asked) == [(1, Outcome.LOST)]
+
+
+async def test_an_attempt_is_on_record_with_who_sent_it(turner, rival, ask, node_id):
+    """The one that was lost with its owner is that owner's; where it went to nobody knows."""
+    (asked,) = await ask(node_id)
+    await turner.take()
+    turn = await rival.take(now=after_lease(await turner.take()))
+    report = Report(
+        outcome=Outcome.SUCCEEDED, message="done", output="x" * 20_000, address="192.0.2.1:9090"
+    )
+    await rival.take([Result(turn.begun[0], report)])
+    lost, done = await rival.database.read(lambda tx: attempts.of_task(tx, asked.id))
+    assert (lost.replica, lost.address, lost.output) == ("me", None, None)
+    assert (done.replica, done.address) == ("rival", "192.0.2.1:9090")
+    assert len(done.output.encode()) == MAX_OUTPUT_BYTES
+    assert done.output.endswith("20000 bytes in all]")
 
 
 async def test_a_late_result_is_dropped_and_counted(turner, rival, ask, look, node_id):

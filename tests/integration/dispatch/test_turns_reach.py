@@ -8,7 +8,7 @@ from edgeplane.model.nodes import NodeStatus
 from edgeplane.model.tasks import Outcome, TaskKind, TaskStatus
 from edgeplane.services import nodes as node_rule
 from edgeplane.services.nodes import NodeChange
-from edgeplane.store import mailboxes, nodes, tasks
+from edgeplane.store import attempts, mailboxes, nodes
 from kit.engines import came_back
 
 PURGE = TaskKind.PURGE_CACHE
@@ -49,7 +49,7 @@ async def test_each_shared_failure_is_on_record(gone, turner):
     """A task's attempts say why it failed, also where a sibling was sent."""
     asked, _ = await gone()
     for task in asked:
-        found = await turner.database.read(lambda tx, task=task: tasks.attempts_of(tx, task.id))
+        found = await turner.database.read(lambda tx, task=task: attempts.of_task(tx, task.id))
         assert [(a.number, a.outcome, a.message) for a in found] == [
             (1, Outcome.UNREACHABLE, REFUSED)
         ]

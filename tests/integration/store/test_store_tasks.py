@@ -24,7 +24,7 @@ from edgeplane.model.tasks import (
     bounded_text,
 )
 from edgeplane.services.tasks import create_many
-from edgeplane.store import tasks
+from edgeplane.store import attempts, tasks
 from edgeplane.store.database import Database
 from edgeplane.store.rows import agent_tasks, node_mailboxes
 from kit.factories import add_nodes, add_tasks, new_task, stored
@@ -220,9 +220,9 @@ async def test_an_error_at_its_bound_is_kept_whole(database, running, text):
     failed = lifecycle.settle(running, report, running.updated_at, RetryPolicy(), Random(1))
 
     def write(tx):
-        tasks.add_attempts(tx, [attempt(running, Outcome.FAILED, text)])
+        attempts.add(tx, [attempt(running, Outcome.FAILED, text)])
         assert tasks.write_moved(tx, [(running, failed)]) == 1
-        return stored(tx, running.id).last_error, tasks.attempts_of(tx, running.id)[0].message
+        return stored(tx, running.id).last_error, attempts.of_task(tx, running.id)[0].message
 
     assert await database.write(write) == (text, text)
 
@@ -333,7 +333,7 @@ async def test_a_result_is_shown_of_a_success_only(database, running):
     """The last attempt's words: a failure's are its error."""
 
     def fail_then_succeed(tx):
-        tasks.add_attempts(tx, [attempt(running, Outcome.SUCCEEDED, "done")])
+        attempts.add(tx, [attempt(running, Outcome.SUCCEEDED, "done")])
         before = stored(tx, running.id).result
         tasks.write_succeeded(tx, [running])
         return before, stored(tx, running.id)

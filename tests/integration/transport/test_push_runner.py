@@ -1,5 +1,7 @@
 """The delivery of one task: which addresses are tried, and what each ending is reported as."""
 
+from dataclasses import replace
+
 import pytest
 
 from edgeplane.dispatch import runner
@@ -93,7 +95,7 @@ async def test_further_addresses_are_tried_in_order_while_none_is_reached():
     transport = Addresses(ip1=away, ip9=away, ip5=DONE, ip7=DONE)
     delivery = a_delivery("192.0.2.9", "-192.0.2.2", "192.0.2.5", "192.0.2.7")
     report = await deliver(transport, delivery)
-    assert report == Report(outcome=Outcome.SUCCEEDED, message="done")
+    assert report == Report(outcome=Outcome.SUCCEEDED, message="done", address="192.0.2.5:9090")
     assert [address.ip for address in transport.tried] == ["192.0.2.1", "192.0.2.9", "192.0.2.5"]
     assert {address.port for address in transport.tried} == {9090}
 
@@ -126,6 +128,10 @@ async def test_an_agent_that_was_reached_is_the_only_one_asked(ending):
             ExecuteReply(request_id="r-1", status="failed", message="nginx -t: emerg"),
             Report(outcome=Outcome.FAILED, message="nginx -t: emerg"),
         ),
+        (
+            ExecuteReply(request_id="r-1", status="failed", message="no", output="[emerg]"),
+            Report(outcome=Outcome.FAILED, message="no", output="[emerg]"),
+        ),
         (Unanswered("late"), Report(outcome=Outcome.UNANSWERED, message="late")),
         (Busy("full", 7.0), Report(outcome=Outcome.BUSY, message="full", retry_after=7.0)),
         (Busy("full"), Report(outcome=Outcome.BUSY, message="full")),
@@ -138,14 +144,17 @@ async def test_an_agent_that_was_reached_is_the_only_one_asked(ending):
 )
 async def test_each_ending_is_an_outcome_of_its_own(ending, report):
     """Failed, refused, busy, unanswered and unreachable stay apart; the words go with them."""
-    assert await deliver(Addresses(ip1=ending), a_delivery()) == report
+    found = await deliver(Addresses(ip1=ending), a_delivery())
+    assert found == replace(report, address="192.0.2.1:9090")
 
 
 async def test_a_node_with_no_way_there_tells_of_each_address():
     """All failures are in the one report, in the order they were tried."""
     transport = Addresses(ip1=Unreachable("first"), ip2=Unreachable("second"))
     report = await deliver(transport, a_delivery("192.0.2.2", "-192.0.2.3"))
-    assert report == Report(outcome=Outcome.UNREACHABLE, message="first; second")
+    assert report == Report(
+        outcome=Outcome.UNREACHABLE, message="first; second", address="192.0.2.2:9090"
+    )
 
 
 async def test_a_fault_of_ours_is_not_an_outcome():

@@ -20,7 +20,7 @@ def test_the_public_names_are_pinned():
     assert methods == {
         *("base_url", "last_data", "login", "me", "ping", "close", "wait"),
         *("list_nodes", "get_node", "find_node", "create_node", "update_node", "delete_nodes"),
-        *("list_tasks", "get_task", "create_task", "retry_task", "cancel_task"),
+        *("list_tasks", "get_task", "create_task", "retry_task", "cancel_task", "list_attempts"),
     }
     shapes = {
         name
@@ -250,7 +250,36 @@ def test_waiting_tells_each_change_once(api):
         api.answer("GET", "/api/v1/agent-tasks/12", {**TASK, **change})
     seen = [(task.status, task.final) for task in Client(api.url, "t").wait(12)]
     assert seen == [("pending", False), ("running", False), ("failed", False), ("success", True)]
-    assert len(api.requests) == 5
+    assert len(looks(api)) == 5
+
+
+def looks(api):
+    """Return the requests for tasks: the control plane is asked for its event stream besides."""
+    return [request for request in api.requests if "/agent-tasks/" in request.path]
+
+
+def test_waiting_is_told_by_the_event_stream(api, monkeypatch):
+    """It looks when the stream has said something, and does not sleep; one that ended is no end."""
+    api.answer("GET", "/api/v1/agent-tasks/12", TASK)
+    api.answer("GET", "/api/v1/agent-tasks/12", {**TASK, "status": "running", "attempts": 1})
+    api.answer("GET", "/api/v1/agent-tasks/12", {**TASK, "status": "success", "attempts": 1})
+    stream = {"Content-Type": "text/event-stream"}
+    api.raw("GET", "/api/v1/events", b"retry: 2000\n\n", headers=stream)
+    monkeypatch.setattr("edgeplane.client.news.time.sleep", lambda _: pytest.fail("it slept"))
+    seen = [task.status for task in Client(api.url, "t").wait(12)]
+    assert seen == ["pending", "running", "success"]
+    (asked,) = [request for request in api.requests if "/events" in request.path]
+    assert asked.path.endswith("?taskId=12")
+    assert asked.headers["Authorization"] == "Bearer t"
+
+
+@pytest.mark.parametrize("status", [404, 429])
+def test_waiting_goes_on_without_a_stream(api, status):
+    """An older control plane has none, a busy one has no room: it is asked again at intervals."""
+    api.answer("GET", "/api/v1/agent-tasks/12", TASK)
+    api.answer("GET", "/api/v1/agent-tasks/12", {**TASK, "status": "success"})
+    api.refuse("GET", "/api/v1/events", status, 3004, "no")
+    assert [task.final for task in Client(api.url, "t").wait(12)] == [False, True]
 
 
 def test_waiting_ends_with_a_final_failure(api):
@@ -263,7 +292,7 @@ def test_waiting_ends_when_time_is_up(api):
     """When the time has passed the generator ends, and the last task says it has not."""
     api.answer("GET", "/api/v1/agent-tasks/12", TASK)
     assert [task.final for task in Client(api.url, "t").wait(12, timeout=0.2)] == [False]
-    assert 2 <= len(api.requests) <= 5
+    assert 2 <= len(looks(api)) <= 5
 
 
 def test_waiting_outlives_a_short_absence(api):

@@ -146,6 +146,60 @@ def test_a_task_is_cancelled(logged_in, edgeplane):
     assert edgeplane("task", "watch", "12").err == "task 12: superseded by task 13\n"
 
 
+def test_the_log_shows_each_attempt(logged_in, edgeplane):
+    """When, where to, by whom, how it ended, and what was captured; nothing steers the terminal."""
+    out = {
+        "number": 2,
+        "begunAt": "2026-01-23T10:00:05.000Z",
+        "endedAt": None,
+        "outcome": None,
+        "message": None,
+        "output": None,
+        "replica": "a-replica",
+        "address": None,
+    }
+    ended = {
+        **out,
+        "number": 1,
+        "endedAt": "2026-01-23T10:00:06.250Z",
+        "outcome": "failed",
+        "message": "nginx -t: no\x1b[2J",
+        "output": "line one\n\nline\x1b[2J two\n",
+        "address": "192.0.2.7:9090",
+    }
+    data = {**page(out, ended), "nextCursor": "b1"}
+    logged_in.answer("GET", "/api/v1/agent-tasks/12/attempts", data)
+    shown = edgeplane("task", "log", "12", "--page-size", "2")
+    assert logged_in.requests[-1].path.endswith("/agent-tasks/12/attempts?pageSize=2")
+    assert shown.out.splitlines() == [
+        "attempt 2: out now",
+        "  begun    2026-01-23T10:00:05.000Z",
+        "  ended    -",
+        "  address  -",
+        "  replica  a-replica",
+        "  message  -",
+        "",
+        "attempt 1: failed after 1.250 s",
+        "  begun    2026-01-23T10:00:05.000Z",
+        "  ended    2026-01-23T10:00:06.250Z",
+        "  address  192.0.2.7:9090",
+        "  replica  a-replica",
+        "  message  nginx -t: no\\x1b[2J",
+        "  | line one",
+        "  |",
+        "  | line\\x1b[2J two",
+    ]
+    assert shown.err == "more with --cursor b1\n"
+    assert json.loads(edgeplane("task", "log", "12", "--json").out) == data
+
+
+def test_a_task_that_was_never_sent_has_an_empty_log(logged_in, edgeplane):
+    """It is said, and is no failure."""
+    logged_in.answer("GET", "/api/v1/agent-tasks/12/attempts", page())
+    shown = edgeplane("task", "log", "12")
+    assert (shown.code, shown.out, shown.err) == (0, "", "task 12: no attempt has begun\n")
+
+
 def test_a_list_is_a_table(logged_in, edgeplane):
     """Rows are aligned; what an agent wrote cannot steer the terminal."""
     evil = {**FAILED, "id": 3, "lastError": "\x1b[2Jgone\nforged\u202e"}

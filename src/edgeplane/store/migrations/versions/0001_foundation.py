@@ -1,4 +1,4 @@
-"""Users, nodes, mailboxes, tasks, attempts."""
+"""Users, nodes, mailboxes, tasks, attempts, events."""
 
 from typing import Any
 
@@ -143,7 +143,24 @@ def _tasks() -> None:
         sa.Column("ended_at", UtcDateTime, nullable=False),
         sa.Column("outcome", exact(16), nullable=False),
         sa.Column("message", sa.Text(), nullable=False),
+        sa.Column("output", sa.Text()),
+        sa.Column("replica", exact(64)),
+        sa.Column("address", exact(64)),
         sa.PrimaryKeyConstraint("task_id", "number", name="pk_task_attempts"),
+        if_not_exists=True,
+        **_OPTIONS,
+    )
+    op.create_table(
+        "events",
+        sa.Column("id", Id, autoincrement=True, nullable=False),
+        sa.Column("at", UtcDateTime, nullable=False),
+        sa.Column("type", exact(16), nullable=False),
+        sa.Column("task_id", Id, nullable=False),
+        sa.Column("node_id", Id, nullable=False),
+        sa.Column("status", exact(16), nullable=False),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_events"),
+        sqlite_autoincrement=True,
         if_not_exists=True,
         **_OPTIONS,
     )
@@ -151,6 +168,7 @@ def _tasks() -> None:
 
 def downgrade() -> None:
     for table in (
+        "events",
         "task_attempts",
         "agent_tasks",
         "node_mailboxes",
