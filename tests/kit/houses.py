@@ -11,6 +11,7 @@ from edgeplane.api.parts import Parts
 from edgeplane.auth.throttle import LoginThrottle
 from edgeplane.auth.tokens import Tokens
 from edgeplane.model.users import Role
+from edgeplane.observe.metrics import Metrics
 from edgeplane.services.intake import Intake
 from edgeplane.services.users import Sessions
 from edgeplane.store import nodes, tasks, users
@@ -84,6 +85,8 @@ async def build(url):
         database=database,
         sessions=Sessions(database, tokens, LoginThrottle()),
         intake=Intake(database, lambda ids: told.append(set(ids))),
+        metrics=Metrics(),
+        metrics_token=None,
         tell=lambda ids: told.append(set(ids)),
     )
     house = House(database, tokens, parts, make_app(parts), told, {})

@@ -89,6 +89,7 @@ class Advance:
                 probing=probing,
             ),
         )
+        self._turn.expired += len(chosen.expire)
         for task in chosen.expire:
             self._moves.add(task, lifecycle.expire(task, self._tx.now))
         begun = self._begin(chosen.begin, probe=probing)

@@ -15,10 +15,12 @@ from random import Random
 from edgeplane.dispatch import runner, turns
 from edgeplane.dispatch.hints import Hints
 from edgeplane.dispatch.holdings import Holding, Holdings, from_now
+from edgeplane.dispatch.meters import Meters
 from edgeplane.dispatch.work import Delivery, Request, Result, Room, Rules, Turn
 from edgeplane.model.errors import DatabaseAway
 from edgeplane.model.tasks import Outcome, Report, Task
 from edgeplane.observe.crashpoints import crash_point
+from edgeplane.observe.metrics import Metrics
 from edgeplane.store import mailboxes
 from edgeplane.store.database import Database
 from edgeplane.transport.base import AgentTransport
@@ -64,6 +66,7 @@ class Engine:
         hints: Hints,
         rules: Rules,
         limits: Limits,
+        metrics: Metrics | None = None,
     ) -> None:
         self._database = database
         self._transport = transport
@@ -80,6 +83,23 @@ class Engine:
         self._due_at: float | None = None  #: monotonic: when something that nobody holds is due
         self._jitter = Random()  # noqa: S311 (spreads polls, guards nothing)
         self.counters = Counters()
+        self._meters = Meters(metrics or Metrics())
+        self._meters.follow(self)
+
+    @property
+    def results_waiting(self) -> int:
+        """How many results wait for a turn."""
+        return len(self._results)
+
+    @property
+    def deliveries_out(self) -> int:
+        """How many attempts are out."""
+        return len(self._deliveries)
+
+    @property
+    def mailboxes_held(self) -> int:
+        """How many mailboxes this engine holds."""
+        return len(self._holdings)
 
     def start(self) -> None:
         """Start the loop; once."""
@@ -112,9 +132,10 @@ class Engine:
                 failures = 0
                 continue
             except DatabaseAway:
-                pass
+                self._meters.failed("away")
             except Exception:
                 log.exception("the engine's turn failed; going on")
+                self._meters.failed("unexpected")
                 self._careful = True
             longest = _PAUSES[min(failures, len(_PAUSES) - 1)]
             failures += 1
@@ -158,7 +179,9 @@ class Engine:
         self._careful = False
         if renew:
             self._renew_at = started + self._limits.renew_seconds
+        took = time.monotonic() - started
         self._take_in(turn, results, started, renewed=renew)
+        self._meters.turn(turn, len(results), took)
 
     def _request(self, results: list[Result], news: set[int], *, renew: bool) -> Request:
         room = self._room()
@@ -225,7 +248,9 @@ class Engine:
 
     async def _deliver(self, delivery: Delivery, holding: Holding) -> None:
         try:
+            begun = time.monotonic()
             report = await self._report(delivery, holding)
+            self._meters.delivered(report, time.monotonic() - begun)
             _tell(delivery.task, report)
             self._results.append(Result(delivery, report))
         finally:

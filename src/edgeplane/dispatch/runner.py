@@ -62,7 +62,10 @@ async def deliver(transport: AgentTransport, delivery: Delivery) -> Report:
         except TransportError as error:
             retry_after = error.retry_after if isinstance(error, Busy) else None
             return Report(
-                outcome=_OUTCOMES[type(error)], message=str(error), retry_after=retry_after
+                outcome=_OUTCOMES[type(error)],
+                message=str(error),
+                retry_after=retry_after,
+                stale=isinstance(error, Stale),
             )
         crash_point("deliver.after_answer")
         succeeded = reply.status == "success"

@@ -108,6 +108,9 @@ class Turn:
     look_again: dict[int, datetime | None] = field(default_factory=dict)  #: at nodes held on
     late: int = 0  #: results that came after somebody else had moved the task
     rescued: int = 0
+    expired: int = 0  #: tasks whose deadline passed while they waited
+    claimed: int = 0  #: mailboxes newly taken
+    claim_seconds: float | None = None  #: what that took; None: nothing could be taken
     more: bool = False  #: as many were due as could be taken
 
 

@@ -70,6 +70,11 @@ class PushTransport:
         answer = await self._exchange(address, b"".join((head, self._head, b"\r\n", body)), seconds)
         return _read(answer, request.request_id)
 
+    @property
+    def connections_idle(self) -> int:
+        """How many connections are kept for the next delivery."""
+        return self._idle_count
+
     async def close(self) -> None:
         """End all idle connections."""
         for address in list(self._idle):
