@@ -69,11 +69,14 @@ def _retry(tx: Tx, task_id: int) -> Task:
         raise NotFound(f"task {task_id} not found")
     mailboxes.lock(tx, [seen.node_id])
     before = tasks.get(tx, task_id)
-    assert before is not None  # tasks are never deleted
+    if before is None:  # removed meanwhile: its time was over
+        raise NotFound(f"task {task_id} not found")
     after = lifecycle.retry(before, tx.now)
     if (problem := _objection(nodes.get(tx, before.node_id), before.node_id)) is not None:
         raise problem
     if tasks.write_moved(tx, [(before, after)]) != 1:
+        if tasks.get(tx, task_id) is None:
+            raise NotFound(f"task {task_id} not found")
         raise WrongState(f"task {task_id} was moved just now: look again")
     mailboxes.mark_work(tx, [before.node_id])
     return after
