@@ -81,11 +81,12 @@ async def build(url):
         await database.write(factories.clear)
     tokens = Tokens(SECRET, issuer="edgeplane", minutes=60)
     told: list[Any] = []
+    metrics = Metrics()
     parts = Parts(
         database=database,
-        sessions=Sessions(database, tokens, LoginThrottle()),
-        intake=Intake(database, lambda ids: told.append(set(ids))),
-        metrics=Metrics(),
+        sessions=Sessions(database, tokens, LoginThrottle(), metrics),
+        intake=Intake(database, lambda ids: told.append(set(ids)), metrics),
+        metrics=metrics,
         metrics_token=None,
         tell=lambda ids: told.append(set(ids)),
     )

@@ -2,8 +2,9 @@
 
 There is no index on ``finished_at``: every task would pay for it twice. Instead the tasks of one
 type and status are walked by id, in the index of the lists. Ids are given in the order of creation,
-and nothing finishes before it was created, so the walk ends at the first task that is too young to
-be over. What it passes over (made long ago, finished lately) stays for a later sweep.
+and nothing finishes before it was created, so the walk ends where all of a step are too young to be
+over: not at the first one, which a clock that was wrong for a while may have put before its time.
+What is passed over (made long ago, finished lately) stays for a later sweep.
 """
 
 from collections.abc import Sequence
@@ -79,16 +80,18 @@ def look(tx: Tx, walk: Walk, after: int) -> Found:
     values = {"kind": walk.kind.value, "status": walk.status.value, "after": after}
     rows = STEP.rows(tx, values)
     ids: list[int] = []
-    size = 0
+    size = old = 0
     for task_id, created, finished, lane, payload_bytes in rows:
         if _is_after(created, walk.before):
-            return Found(ids=ids, last=None)
+            continue
+        old += 1
         if lane is None and finished is not None and not _is_after(finished, walk.before):
             size += payload_bytes
             if ids and size > MAX_BYTES:
                 return Found(ids=ids, last=ids[-1])
             ids.append(task_id)
-    return Found(ids=ids, last=rows[-1][0] if len(rows) == MAX_ROWS else None)
+    more = old > 0 and len(rows) == MAX_ROWS
+    return Found(ids=ids, last=rows[-1][0] if more else None)
 
 
 def remove(tx: Tx, walk: Walk, ids: Sequence[int]) -> tuple[int, int]:
