@@ -169,7 +169,7 @@ def load(environ: Environ) -> Settings:
         redis=_redis(environ),
         dispatch=_dispatch(environ),
         retention=_retention(environ),
-        metrics_token=environ.text("METRICS_TOKEN") or None,
+        metrics_token=_metrics_token(environ),
         auth=_auth(environ, state_dir),
         agent=AgentSettings(token=environment.keep_token(environ, "AGENT_TOKEN", state_dir)),
     )
@@ -221,6 +221,13 @@ def _dispatch(environ: Environ) -> DispatchSettings:
         max_in_flight=environ.integer("EDGEPLANE_MAX_IN_FLIGHT", 512, least=1, most=65_536),
         max_per_node=environ.integer("EDGEPLANE_MAX_PER_NODE", 8, least=1, most=1024),
     )
+
+
+def _metrics_token(environ: Environ) -> str | None:
+    token = environ.text("METRICS_TOKEN") or None
+    if token is not None:
+        environment.check_token("METRICS_TOKEN", token)
+    return token
 
 
 def _retention(environ: Environ) -> RetentionSettings:
