@@ -23,7 +23,7 @@ from edgeplane.dispatch.engine import Engine, Limits
 from edgeplane.dispatch.hints import Hints
 from edgeplane.dispatch.meters import follow_connections
 from edgeplane.dispatch.redis_hints import RedisHints
-from edgeplane.dispatch.retention import Keep, Retention
+from edgeplane.dispatch.retention import Retention
 from edgeplane.dispatch.work import Rules
 from edgeplane.environ import SettingError
 from edgeplane.listening import Server, bind
@@ -181,7 +181,7 @@ async def _join(
     engine = Engine(database, transport, hints, rules, _limits(settings), metrics)
     for part in (
         ProcessWatch(metrics),
-        Retention(database, _keep(settings), rules.lease.owner, metrics),
+        Retention(database, settings.retention, rules.lease.owner, metrics),
         engine,
     ):
         part.start()
@@ -235,13 +235,6 @@ def _rules(settings: Settings) -> Rules:
         policy=RetryPolicy(),
         random=SystemRandom(),
         max_per_node=settings.dispatch.max_per_node,
-    )
-
-
-def _keep(settings: Settings) -> Keep:
-    return Keep(
-        success_days=settings.retention.success_days,
-        failed_days=settings.retention.failed_days,
     )
 
 

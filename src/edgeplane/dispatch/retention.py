@@ -19,6 +19,7 @@ from typing import TypeVar
 from edgeplane.model.errors import DatabaseAway
 from edgeplane.model.tasks import TaskKind, TaskStatus
 from edgeplane.observe.metrics import Metrics
+from edgeplane.settings import RetentionSettings
 from edgeplane.store import leaders, removal
 from edgeplane.store.database import Database
 from edgeplane.store.removal import Found, Walk
@@ -50,15 +51,6 @@ class Pruned:
     prune: Callable[[Tx, datetime, int], int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keep:
-    """How long what is kept, in days; 0: for ever."""
-
-    success_days: int
-    failed_days: int
-    also: Sequence[Pruned] = ()
-
-
 class _Overtaken(Exception):
     """Another replica leads now."""
 
@@ -69,18 +61,20 @@ class Retention:
     def __init__(
         self,
         database: Database,
-        keep: Keep,
+        keep: RetentionSettings,
         owner: str,
         metrics: Metrics | None = None,
+        also: Sequence[Pruned] = (),
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._pause = pause
         self._database = database
         self._keep = keep
+        self._also = also
         self._owner = owner
         metrics = metrics or Metrics()
         removed = metrics.counter("edgeplane_rows_removed_total")
-        tables = ("agent_tasks", "task_attempts", *(each.table for each in keep.also))
+        tables = ("agent_tasks", "task_attempts", *(each.table for each in also))
         self._removed = {table: removed.labels(table) for table in tables}
         self._seconds = metrics.histogram("edgeplane_removal_seconds")
         self._failed = metrics.counter("edgeplane_removals_failed_total")
@@ -131,7 +125,7 @@ class Retention:
         removed = 0
         for walk in self._walks(now):
             removed += await self._walk(walk, term)
-        for pruned in self._keep.also:
+        for pruned in self._also:
             if pruned.days:
                 await self._prune(pruned, now - timedelta(days=pruned.days), term)
         await self._database.write(

@@ -8,15 +8,16 @@ import pytest
 from sqlalchemy import func, select, update
 
 from edgeplane.dispatch import retention
-from edgeplane.dispatch.retention import Keep, Pruned, Retention
+from edgeplane.dispatch.retention import Pruned, Retention
 from edgeplane.model.errors import DatabaseAway
 from edgeplane.model.tasks import TaskKind
 from edgeplane.observe.metrics import Metrics
+from edgeplane.settings import RetentionSettings
 from edgeplane.store import leaders, removal
 from edgeplane.store.rows import agent_tasks
 from kit.factories import add_nodes, add_tasks, new_task
 
-KEEP = Keep(success_days=30, failed_days=90)
+KEEP = RetentionSettings(success_days=30, failed_days=90)
 
 
 @pytest.fixture
@@ -35,11 +36,11 @@ def pauses():
 def make(database, metrics, pauses):
     """Make a replica's retention, that does not really pause."""
 
-    def build(owner="one", keep=KEEP, pause=None):
+    def build(owner="one", keep=KEEP, pause=None, also=()):
         async def note(seconds):
             pauses.append(seconds)
 
-        return Retention(database, keep, owner, metrics, pause or note)
+        return Retention(database, keep, owner, metrics, also, pause or note)
 
     return build
 
@@ -87,9 +88,9 @@ async def test_zero_keeps_for_ever(database, make):
     """Each of the two by itself."""
     await database.write(lambda tx: finished(tx, days=4000))
     await database.write(lambda tx: finished(tx, days=4000, status="failed"))
-    assert await make(keep=Keep(success_days=0, failed_days=0)).look() == 0
+    assert await make(keep=RetentionSettings(success_days=0, failed_days=0)).look() == 0
     await database.write(_free)
-    assert await make(keep=Keep(success_days=0, failed_days=1)).look() == 1
+    assert await make(keep=RetentionSettings(success_days=0, failed_days=1)).look() == 1
     assert await count(database) == 1
 
 
@@ -186,7 +187,7 @@ async def test_further_tables_are_pruned_by_age(database, make, metrics):
         Pruned(table="events", days=7, prune=prune),
         Pruned(table="kept", days=0, prune=prune),
     ]
-    await make(keep=Keep(success_days=0, failed_days=0, also=also)).look()
+    await make(keep=RetentionSettings(success_days=0, failed_days=0), also=also).look()
     assert [limit for _, limit in asked] == [removal.MAX_ROWS] * 3
     assert all(timedelta(days=7) <= age < timedelta(days=7, minutes=5) for age, _ in asked)
     assert value(metrics, "edgeplane_rows_removed_total", table="events") == 1003
