@@ -11,7 +11,6 @@ from socket import socket
 from typing import TypeVar
 
 import uvloop
-from redis.asyncio import Redis
 
 from edgeplane import environ
 from edgeplane import settings as configuration
@@ -22,7 +21,7 @@ from edgeplane.auth.tokens import Tokens
 from edgeplane.dispatch.engine import Engine, Limits
 from edgeplane.dispatch.hints import Hints
 from edgeplane.dispatch.meters import follow_connections
-from edgeplane.dispatch.redis_hints import RedisHints
+from edgeplane.dispatch.redis_hints import RedisHints, connect
 from edgeplane.dispatch.retention import Retention
 from edgeplane.dispatch.work import Rules
 from edgeplane.environ import SettingError
@@ -206,16 +205,7 @@ async def _hints_between_replicas(
 ) -> Callable[[Iterable[int]], None]:
     if settings.redis is None:
         return hints.tell
-    redis = Redis(
-        host=settings.redis.host,
-        port=settings.redis.port,
-        password=settings.redis.password,
-        db=settings.redis.database,
-        socket_connect_timeout=2.0,
-        socket_keepalive=True,
-        health_check_interval=10,
-    )
-    shared = RedisHints(redis, hints)
+    shared = RedisHints(connect(settings.redis), hints)
     shared.start()
     stack.push_async_callback(shared.stop)
 

@@ -149,7 +149,12 @@ async def test_the_database_is_asked_once_in_a_while(house, monkeypatch):
     monkeypatch.setattr(monitoring, "CACHE_SECONDS", 3600.0)
     asked = []
     read = house.database.read
-    monkeypatch.setattr(house.database, "read", lambda work: asked.append(work) or read(work))
+
+    def noted(work):
+        asked.append(work)
+        return read(work)
+
+    monkeypatch.setattr(house.database, "read", noted)
     await asyncio.gather(*(look(house.app) for _ in range(10)))
     await look(house.app)
     assert len(asked) == 1

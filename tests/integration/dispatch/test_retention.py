@@ -115,9 +115,12 @@ async def test_a_sweep_takes_a_little_at_a_time(database, make, pauses, monkeypa
     await database.write(lambda tx: finished(tx, days=40, number=35))
     sizes = []
     remove = removal.remove
-    monkeypatch.setattr(
-        removal, "remove", lambda tx, walk, ids: sizes.append(len(ids)) or remove(tx, walk, ids)
-    )
+
+    def noted(tx, walk, ids):
+        sizes.append(len(ids))
+        return remove(tx, walk, ids)
+
+    monkeypatch.setattr(removal, "remove", noted)
     assert await make().look() == 35
     assert sizes == [10, 10, 10, 5]
     assert len(pauses) == len(spent) >= 4

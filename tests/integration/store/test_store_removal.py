@@ -4,6 +4,7 @@ import asyncio
 import threading
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from sqlalchemy import func, select, update
@@ -93,12 +94,12 @@ async def test_a_walk_goes_on_where_it_was(database, monkeypatch):
         too_far = over(tx, 1)
         one = removal.look(tx, walk(tx), 0)
         assert (one.ids, one.last) == (first[:4], first[3])
-        two = removal.look(tx, walk(tx), one.last)
+        two = removal.look(tx, walk(tx), one.last or 0)
         assert (two.ids, two.last) == ([*first[4:], rest[0]], rest[0])
         assert later[0] not in two.ids
-        three = removal.look(tx, walk(tx), two.last)
+        three = removal.look(tx, walk(tx), two.last or 0)
         assert three.ids == rest[1:]
-        four = removal.look(tx, walk(tx), three.last)
+        four = removal.look(tx, walk(tx), three.last or 0)
         assert (four.ids, four.last) == (too_far, None)
 
     await database.write(work)
@@ -209,6 +210,7 @@ async def test_a_duty_that_is_done_is_due_later(database):
     def work(tx):
         later = Later(tx)
         term = leaders.take(tx, "a-duty", "one", 60)
+        assert term == 1
         assert leaders.lay_down(tx, "a-duty", "one", term, 3600)
         assert leaders.due_at(tx, "a-duty") == later(3600).now
         assert leaders.take(later(3599), "a-duty", "one", 60) is None
@@ -228,17 +230,17 @@ class Later:
         return replace(self._tx, now=self._tx.now + timedelta(seconds=seconds))
 
 
+def _take(tx, owner):
+    return leaders.take(tx, "a-duty", owner, 60)
+
+
 async def test_two_who_come_first_at_once_make_one_leader(mariadb_tables):
     """The row is made by one of them."""
     replicas = [Database(mariadb_tables) for _ in range(4)]
     try:
         await replicas[0].write(clear)
-        terms = await asyncio.gather(
-            *(
-                replica.write(lambda tx, name=str(n): leaders.take(tx, "a-duty", name, 60))
-                for n, replica in enumerate(replicas)
-            )
-        )
+        works = [partial(_take, owner=str(number)) for number in range(len(replicas))]
+        terms = await asyncio.gather(*map(Database.write, replicas, works))
         assert sorted(map(str, terms)) == ["1", "None", "None", "None"]
         count = select(func.count()).select_from(leaders.leaders)
         assert await replicas[0].read(lambda tx: tx.conn.scalar(count)) == 1

@@ -35,7 +35,8 @@ async def test_a_loop_that_is_held_up_is_seen_late(monkeypatch):
 
     monkeypatch.setattr(process, "LOOK_SECONDS", 0.001)
     watch = ProcessWatch(Metrics())
-    watch._lag = lag = Lag()
+    lag = Lag()
+    monkeypatch.setattr(watch, "_lag", lag)
     watch.start()
     watch.start()
     assert sum(task.get_name() == "loop-lag" for task in asyncio.all_tasks()) == 1
