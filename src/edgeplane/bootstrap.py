@@ -11,7 +11,6 @@ from socket import socket
 from typing import TypeVar
 
 import uvloop
-from redis.asyncio import Redis
 
 from edgeplane import environ
 from edgeplane import settings as configuration
@@ -21,16 +20,21 @@ from edgeplane.auth.throttle import LoginThrottle
 from edgeplane.auth.tokens import Tokens
 from edgeplane.dispatch.engine import Engine, Limits
 from edgeplane.dispatch.hints import Hints
-from edgeplane.dispatch.redis_hints import RedisHints
+from edgeplane.dispatch.meters import follow_connections
+from edgeplane.dispatch.redis_hints import RedisHints, connect
+from edgeplane.dispatch.retention import Retention
 from edgeplane.dispatch.work import Rules
 from edgeplane.environ import SettingError
 from edgeplane.listening import Server, bind
 from edgeplane.model.errors import DatabaseError
 from edgeplane.model.retry import RetryPolicy
 from edgeplane.observe import crashpoints, logs
+from edgeplane.observe.metrics import Metrics
+from edgeplane.observe.process import ProcessWatch
 from edgeplane.services import users
 from edgeplane.services.feed import Feed
 from edgeplane.services.intake import Intake
+from edgeplane.services.monitoring import count_faults
 from edgeplane.services.users import Sessions
 from edgeplane.settings import DatabaseSettings, Settings
 from edgeplane.store import mailboxes
@@ -138,10 +142,11 @@ def _on_schema(database: DatabaseSettings, work: Callable[[URL], T]) -> T:
 
 async def _serve(settings: Settings, listening: socket) -> int:
     async with AsyncExitStack() as stack:
-        database = Database(database_url(settings.database))
+        metrics = Metrics()
+        database = Database(database_url(settings.database), count_faults(metrics))
         stack.push_async_callback(database.close)
         await _prepare(settings, database)
-        parts = await _join(settings, database, stack)
+        parts = await _join(settings, database, metrics, stack)
         port = listening.getsockname()[1]
         server = Server(make_app(parts), lambda: _say_running(settings, port))
         server.stop_on_signals(also=parts.feed.end_all)
@@ -162,7 +167,9 @@ async def _prepare(settings: Settings, database: Database) -> None:
         logs.say(f"First user: admin, password: {made} (shown this once; keep it)")
 
 
-async def _join(settings: Settings, database: Database, stack: AsyncExitStack) -> Parts:
+async def _join(
+    settings: Settings, database: Database, metrics: Metrics, stack: AsyncExitStack
+) -> Parts:
     """Build engine, hints and door; what is started here is stopped in the opposite order."""
     hints = Hints()
     tell = await _hints_between_replicas(settings, hints, stack)
@@ -170,9 +177,16 @@ async def _join(settings: Settings, database: Database, stack: AsyncExitStack) -
         settings.agent.token.value,
         connect_seconds=settings.dispatch.connect_timeout_seconds,
     )
-    engine = Engine(database, transport, hints, _rules(settings), _limits(settings))
-    engine.start()
-    stack.push_async_callback(engine.stop)
+    follow_connections(metrics, transport)
+    rules = _rules(settings)
+    engine = Engine(database, transport, hints, rules, _limits(settings), metrics)
+    for part in (
+        ProcessWatch(metrics),
+        Retention(database, settings.retention, rules.lease.owner, metrics),
+        engine,
+    ):
+        part.start()
+        stack.push_async_callback(part.stop)
     tokens = Tokens(
         settings.auth.jwt_secret.value,
         issuer=settings.auth.issuer,
@@ -182,9 +196,11 @@ async def _join(settings: Settings, database: Database, stack: AsyncExitStack) -
     stack.push_async_callback(feed.stop)
     return Parts(
         database=database,
-        sessions=Sessions(database, tokens, LoginThrottle()),
-        intake=Intake(database, tell),
+        sessions=Sessions(database, tokens, LoginThrottle(), metrics),
+        intake=Intake(database, tell, metrics),
         feed=feed,
+        metrics=metrics,
+        metrics_token=settings.metrics_token,
         tell=tell,
     )
 
@@ -194,16 +210,7 @@ async def _hints_between_replicas(
 ) -> Callable[[Iterable[int]], None]:
     if settings.redis is None:
         return hints.tell
-    redis = Redis(
-        host=settings.redis.host,
-        port=settings.redis.port,
-        password=settings.redis.password,
-        db=settings.redis.database,
-        socket_connect_timeout=2.0,
-        socket_keepalive=True,
-        health_check_interval=10,
-    )
-    shared = RedisHints(redis, hints)
+    shared = RedisHints(connect(settings.redis), hints)
     shared.start()
     stack.push_async_callback(shared.stop)
 

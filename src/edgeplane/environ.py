@@ -224,11 +224,16 @@ def keep_token(environ: Environ, name: str, folder: Path) -> Secret:
 
     """
     found = keep_secret(environ, name, folder)
-    if not _HEADER_TEXT.fullmatch(found.value):
-        raise SettingError(
-            f"{found.source}: must be printable ASCII without blanks: it travels in an HTTP header"
-        )
+    check_token(found.source, found.value)
     return found
+
+
+def check_token(source: str, value: str) -> None:
+    """Raise SettingError where a secret has characters that a header cannot carry unchanged."""
+    if not _HEADER_TEXT.fullmatch(value):
+        raise SettingError(
+            f"{source}: must be printable ASCII without blanks: it travels in an HTTP header"
+        )
 
 
 def keep_secret(environ: Environ, name: str, folder: Path) -> Secret:

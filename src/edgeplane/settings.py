@@ -117,6 +117,16 @@ class DispatchSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionSettings:
+    """How long what is finished is kept, in days; 0: for ever."""
+
+    success_days: int
+    """``EDGEPLANE_KEEP_SUCCESS_DAYS``, default 30: tasks that succeeded, with their attempts."""
+    failed_days: int
+    """``EDGEPLANE_KEEP_FAILED_DAYS``, default 90: longer, because somebody may yet ask why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All of them."""
 
@@ -134,6 +144,9 @@ class Settings:
     auth: AuthSettings
     agent: AgentSettings
     dispatch: DispatchSettings
+    retention: RetentionSettings
+    metrics_token: str | None = field(repr=False)
+    """``METRICS_TOKEN``: bearer token for ``GET /metrics``; None: this machine alone may look."""
 
 
 def load(environ: Environ) -> Settings:
@@ -155,6 +168,8 @@ def load(environ: Environ) -> Settings:
         database=database,
         redis=_redis(environ),
         dispatch=_dispatch(environ),
+        retention=_retention(environ),
+        metrics_token=_metrics_token(environ),
         auth=_auth(environ, state_dir),
         agent=AgentSettings(token=environment.keep_token(environ, "AGENT_TOKEN", state_dir)),
     )
@@ -167,6 +182,8 @@ def warnings(settings: Settings) -> list[str]:
         lines.append("ADMIN_PASSWORD is a published example: anyone can know it; set your own")
     if settings.redis is not None and settings.redis.password:
         lines.append(environment.weakness("REDIS_PASS", settings.redis.password))
+    if settings.metrics_token is not None:
+        lines.append(environment.weakness("METRICS_TOKEN", settings.metrics_token))
     lines += _database_warnings(settings.database.url_parts)
     return [line for line in lines if line is not None]
 
@@ -203,6 +220,20 @@ def _dispatch(environ: Environ) -> DispatchSettings:
     return DispatchSettings(
         max_in_flight=environ.integer("EDGEPLANE_MAX_IN_FLIGHT", 512, least=1, most=65_536),
         max_per_node=environ.integer("EDGEPLANE_MAX_PER_NODE", 8, least=1, most=1024),
+    )
+
+
+def _metrics_token(environ: Environ) -> str | None:
+    token = environ.text("METRICS_TOKEN") or None
+    if token is not None:
+        environment.check_token("METRICS_TOKEN", token)
+    return token
+
+
+def _retention(environ: Environ) -> RetentionSettings:
+    return RetentionSettings(
+        success_days=environ.integer("EDGEPLANE_KEEP_SUCCESS_DAYS", 30, least=0, most=36_500),
+        failed_days=environ.integer("EDGEPLANE_KEEP_FAILED_DAYS", 90, least=0, most=36_500),
     )
 
 

@@ -16,6 +16,7 @@ from edgeplane.dispatch.work import Delivery, Held, Request, Result, Rules, Turn
 from edgeplane.model.errors import DatabaseAway
 from edgeplane.model.retry import RetryPolicy
 from edgeplane.model.tasks import Outcome, Report
+from edgeplane.observe.metrics import Metrics
 from edgeplane.services.intake import Intake
 from edgeplane.store.database import Database
 from edgeplane.store.mailboxes import Lease
@@ -174,8 +175,9 @@ class Running:
 async def running_engine(
     database: Database, transport: ScriptedTransport, **given: Any
 ) -> AsyncIterator[Running]:
-    """Run an engine; keys: owner, lease, renew, poll, max_in_flight, max_per_node, policy."""
+    """Run an engine; keys: those looked for below, each with its default."""
     hints = Hints()
+    metrics = given.get("metrics") or Metrics()
     owner = given.get("owner", "an-owner")
     engine = Engine(
         database,
@@ -193,10 +195,11 @@ async def running_engine(
             renew_seconds=given.get("renew", 3.0),
             poll_seconds=given.get("poll", 0.5),
         ),
+        metrics,
     )
     engine.start()
     try:
-        yield Running(engine, Intake(database, hints.tell), hints, owner)
+        yield Running(engine, Intake(database, hints.tell, metrics), hints, owner)
     finally:
         for call in transport.calls:
             if not call.answer.done():

@@ -11,6 +11,7 @@ from edgeplane.api.parts import Parts
 from edgeplane.auth.throttle import LoginThrottle
 from edgeplane.auth.tokens import Tokens
 from edgeplane.model.users import Role
+from edgeplane.observe.metrics import Metrics
 from edgeplane.services.feed import Feed
 from edgeplane.services.intake import Intake
 from edgeplane.services.users import Sessions
@@ -81,11 +82,14 @@ async def build(url):
         await database.write(factories.clear)
     tokens = Tokens(SECRET, issuer="edgeplane", minutes=60)
     told: list[Any] = []
+    metrics = Metrics()
     parts = Parts(
         database=database,
-        sessions=Sessions(database, tokens, LoginThrottle()),
-        intake=Intake(database, lambda ids: told.append(set(ids))),
+        sessions=Sessions(database, tokens, LoginThrottle(), metrics),
+        intake=Intake(database, lambda ids: told.append(set(ids)), metrics),
         feed=Feed(database),
+        metrics=metrics,
+        metrics_token=None,
         tell=lambda ids: told.append(set(ids)),
     )
     house = House(database, tokens, parts, make_app(parts), told, {})

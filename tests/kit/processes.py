@@ -235,7 +235,10 @@ class Agent(Process):
 
 def _clean_environ() -> dict[str, str]:
     """Return this environment without any setting of ours, nor a proxy."""
-    ours = ("EDGEPLANE_", "MYSQL_", "REDIS_", "JWT_", "AGENT_", "HTTP_ADDR", "MIGRATE", "ADMIN_")
+    ours = (
+        *("EDGEPLANE_", "MYSQL_", "REDIS_", "JWT_", "AGENT_", "METRICS_"),
+        *("HTTP_ADDR", "MIGRATE", "ADMIN_"),
+    )
     return {
         name: value
         for name, value in os.environ.items()

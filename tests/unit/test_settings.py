@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from edgeplane.environ import Environ, ListenAddress, SettingError
-from edgeplane.settings import DispatchSettings, RedisSettings, Tls, load, warnings
+from edgeplane.settings import (
+    DispatchSettings,
+    RedisSettings,
+    RetentionSettings,
+    Tls,
+    load,
+    warnings,
+)
 
 
 @pytest.fixture
@@ -31,6 +38,8 @@ def test_the_defaults_need_nothing_set(environment, tmp_path):
     assert settings.auth.admin_password is None
     assert settings.crash_at is None
     assert settings.dispatch == DispatchSettings()
+    assert settings.retention == RetentionSettings(success_days=30, failed_days=90)
+    assert settings.metrics_token is None
     assert warnings(settings) == []
 
 
@@ -53,6 +62,7 @@ def test_no_secret_is_in_the_repr(environment):
         JWT_SECRET="s3cret-of-jwt",
         AGENT_TOKEN="s3cret-of-agent",
         ADMIN_PASSWORD="s3cret-of-admin",
+        METRICS_TOKEN="s3cret-of-metrics",
         REDIS_ADDR="127.0.0.1:6379",
         REDIS_PASS="s3cret-of-redis",
         MYSQL_DSN="root:s3cret-of-mysql@tcp(db)/x?password=s3cret",
@@ -146,3 +156,22 @@ def test_weak_secrets_start_with_a_warning_each(environment):
     starts = ["JWT_SECRET", "AGENT_TOKEN", "ADMIN_PASSWORD", "REDIS_PASS", *["MYSQL_DSN"] * 3]
     assert [line.split()[0].rstrip(":") for line in lines] == starts
     assert "timeout" in lines[-1]
+
+
+def test_what_is_finished_is_kept_for_so_many_days(environment):
+    """0 is for ever; a number that cannot be stops the start."""
+    kept = environment(EDGEPLANE_KEEP_SUCCESS_DAYS="0", EDGEPLANE_KEEP_FAILED_DAYS="7").retention
+    assert kept == RetentionSettings(success_days=0, failed_days=7)
+    for wrong in ("-1", "36501", "a week"):
+        with pytest.raises(SettingError, match="EDGEPLANE_KEEP_FAILED_DAYS"):
+            environment(EDGEPLANE_KEEP_FAILED_DAYS=wrong)
+
+
+def test_the_token_for_metrics_can_travel_in_a_header(environment):
+    """One that could not would lock everybody out; a short one starts with a warning."""
+    for wrong in ("with a blank", "t\u00f6ken", "line\nline"):
+        with pytest.raises(SettingError, match="METRICS_TOKEN: must be printable"):
+            environment(METRICS_TOKEN=wrong)
+    (line,) = warnings(environment(METRICS_TOKEN="short"))
+    assert line.startswith("METRICS_TOKEN is shorter")
+    assert warnings(environment(METRICS_TOKEN="x" * 40)) == []

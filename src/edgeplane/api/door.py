@@ -6,15 +6,19 @@ rules and envelope at three times the rate (docs/adr/0002). Everything else goes
 
 import asyncio
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from fastapi import Response
 
-from edgeplane.api import errors, tasks
+from edgeplane.api import errors, metrics, tasks
 from edgeplane.api.envelope import JSON, refuse
 from edgeplane.api.parts import Parts
+from edgeplane.api.tally import Tally
 from edgeplane.model.errors import DomainError, Invalid, NotAllowed, TooMany
+from edgeplane.observe.metrics import CONTENT_TYPE
+from edgeplane.services.monitoring import Monitoring
 from edgeplane.wire import MAX_BODY_BYTES
 
 Scope = MutableMapping[str, Any]
@@ -41,12 +45,15 @@ class Door:
         self._app = app
         self._parts = parts
         self._bodies = _Bodies()
+        self._tally = Tally(parts.metrics)
+        self._monitoring = Monitoring(parts.database, parts.metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        begun = time.monotonic()
         request_id = secrets.token_hex(8)
         held = _Held(self._bodies)
         answer = _Answer(send, request_id, held)
@@ -54,6 +61,8 @@ class Door:
             if scope["path"] == tasks.CREATE_PATH and scope["method"] == "POST":
                 body = await _read_body(scope, receive, held)
                 await self._create(scope, body, answer)
+            elif scope["path"] == metrics.PATH:
+                await self._metrics(scope, answer)
             else:
                 again = _replay(await _read_body(scope, receive, held), receive)
                 await self._app(scope, again, answer)
@@ -66,6 +75,7 @@ class Door:
                 await answer.whole(errors.unexpected(error, request_id))
         finally:
             held.release()
+            self._tally.answered(scope["path"], answer.status, time.monotonic() - begun)
 
     async def _create(self, scope: Scope, body: bytes, answer: "_Answer") -> None:
         if scope["query_string"]:
@@ -73,6 +83,12 @@ class Door:
         authorization = _header(scope["headers"], b"authorization")
         created = await tasks.create_hot(self._parts, authorization, body)
         await answer.bytes(200, created)
+
+    async def _metrics(self, scope: Scope, answer: "_Answer") -> None:
+        peer = scope["client"][0] if scope["client"] else None
+        token = self._parts.metrics_token
+        metrics.check_caller(token, scope["method"], peer, dict(scope["headers"]))
+        await answer.whole(Response(await self._monitoring.text(), media_type=CONTENT_TYPE))
 
 
 class _Bodies:
@@ -108,12 +124,17 @@ class _Answer:
         self._send = send
         self._held = held
         self._request_id = (b"x-request-id", request_id.encode())
-        self.started = False
+        self.status = 0  #: once it has started
+
+    @property
+    def started(self) -> bool:
+        """Whether the client was sent anything."""
+        return bool(self.status)
 
     async def __call__(self, message: Message) -> None:
         """Pass on what the routes send; an answer may go on for as long as its reader stays."""
         if message["type"] == "http.response.start":
-            self.started = True
+            self.status = message["status"]
             self._held.release()
             message["headers"] = [*message.get("headers", ()), self._request_id]
         await self._send(message)
@@ -131,7 +152,7 @@ class _Answer:
 
     async def bytes(self, status: int, body: bytes) -> None:
         """Send a body of ours."""
-        self.started = True
+        self.status = status
         await self._send(
             {
                 "type": "http.response.start",

@@ -1,7 +1,7 @@
 """What the routes work with, joined once in ``bootstrap``, and how a route gets it."""
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, TypeVar
 
 import msgspec  # noqa: TC002 (read at run time, by FastAPI)
@@ -12,6 +12,7 @@ from edgeplane import jsonbody
 from edgeplane.auth.rbac import Permission, Principal, require
 from edgeplane.model.errors import Invalid
 from edgeplane.model.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, PageRequest, check_page
+from edgeplane.observe.metrics import Metrics
 from edgeplane.services.feed import Feed
 from edgeplane.services.intake import Intake
 from edgeplane.services.users import Sessions
@@ -39,6 +40,8 @@ class Parts:
     sessions: Sessions
     intake: Intake
     feed: Feed
+    metrics: Metrics
+    metrics_token: str | None = field(repr=False)  #: who may look at the metrics: see api/metrics
     tell: Callable[[Iterable[int]], None]  #: say that nodes have news, here and to other replicas
 
 

@@ -91,6 +91,7 @@ class Advance:
                 probing=probing,
             ),
         )
+        self._turn.expired += len(chosen.expire)
         for task in chosen.expire:
             self._moves.add(task, lifecycle.expire(task, self._tx.now))
         for task, newer in chosen.supersede:

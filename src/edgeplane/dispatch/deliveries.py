@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from edgeplane.dispatch import runner
 from edgeplane.dispatch.holdings import Holding
+from edgeplane.dispatch.meters import Meters
 from edgeplane.dispatch.work import Delivery, Result, Room
 from edgeplane.model.tasks import Lane, Outcome, Report, Task, lane_of
 from edgeplane.transport.base import AgentTransport, TransportError
@@ -25,11 +26,16 @@ class Deliveries:
     """Sends, and hands what came back to ``back``."""
 
     def __init__(
-        self, transport: AgentTransport, most: int, back: Callable[[list[Result]], None]
+        self,
+        transport: AgentTransport,
+        most: int,
+        back: Callable[[list[Result]], None],
+        meters: Meters,
     ) -> None:
         self._transport = transport
         self._most = most
         self._back = back
+        self._meters = meters
         self._out: dict[asyncio.Task[None], Sequence[Delivery]] = {}
         self._cancels: set[asyncio.Task[None]] = set()
 
@@ -80,8 +86,11 @@ class Deliveries:
 
     async def _deliver(self, shipment: Sequence[Delivery], holding: Holding) -> None:
         try:
+            begun = time.monotonic()
             reports = await self._reports(shipment, holding)
+            seconds = time.monotonic() - begun
             for delivery, report in zip(shipment, reports, strict=True):
+                self._meters.delivered(report, seconds)
                 _tell(delivery.task, report)
             results = [Result(*each) for each in zip(shipment, reports, strict=True)]
         finally:

@@ -16,9 +16,11 @@ from edgeplane.dispatch import turns
 from edgeplane.dispatch.deliveries import Deliveries
 from edgeplane.dispatch.hints import Hints
 from edgeplane.dispatch.holdings import Holdings, from_now
+from edgeplane.dispatch.meters import Meters
 from edgeplane.dispatch.work import Request, Result, Rules, Turn
 from edgeplane.model.errors import DatabaseAway
 from edgeplane.observe.crashpoints import crash_point
+from edgeplane.observe.metrics import Metrics
 from edgeplane.store import mailboxes
 from edgeplane.store.database import Database
 from edgeplane.transport.base import AgentTransport
@@ -63,6 +65,7 @@ class Engine:
         hints: Hints,
         rules: Rules,
         limits: Limits,
+        metrics: Metrics | None = None,
     ) -> None:
         self._database = database
         self._transport = transport
@@ -71,7 +74,6 @@ class Engine:
         self._limits = limits
         self._holdings = Holdings(rules.lease.seconds)
         self._results: list[Result] = []
-        self._deliveries = Deliveries(transport, limits.max_in_flight, self._back)
         self._loop_task: asyncio.Task[None] | None = None
         self._stopping = False
         self._careful = False  #: the last turn failed unexpectedly: one result, and no claim
@@ -79,6 +81,24 @@ class Engine:
         self._due_at: float | None = None  #: monotonic: when something that nobody holds is due
         self._jitter = Random()  # noqa: S311 (spreads polls, guards nothing)
         self.counters = Counters()
+        self._meters = Meters(metrics or Metrics())
+        self._deliveries = Deliveries(transport, limits.max_in_flight, self._back, self._meters)
+        self._meters.follow(self)
+
+    @property
+    def results_waiting(self) -> int:
+        """How many results wait for a turn."""
+        return len(self._results)
+
+    @property
+    def deliveries_out(self) -> int:
+        """How many attempts are out."""
+        return len(self._deliveries)
+
+    @property
+    def mailboxes_held(self) -> int:
+        """How many mailboxes this engine holds."""
+        return len(self._holdings)
 
     def start(self) -> None:
         """Start the loop; once."""
@@ -111,9 +131,10 @@ class Engine:
                 failures = 0
                 continue
             except DatabaseAway:
-                pass
+                self._meters.failed("away")
             except Exception:
                 log.exception("the engine's turn failed; going on")
+                self._meters.failed("unexpected")
                 self._careful = True
             longest = _PAUSES[min(failures, len(_PAUSES) - 1)]
             failures += 1
@@ -157,7 +178,9 @@ class Engine:
         self._careful = False
         if renew:
             self._renew_at = started + self._limits.renew_seconds
+        took = time.monotonic() - started
         self._take_in(turn, results, started, renewed=renew)
+        self._meters.turn(turn, len(results), took)
 
     def _request(self, results: list[Result], news: set[int], *, renew: bool) -> Request:
         room = self._deliveries.room()

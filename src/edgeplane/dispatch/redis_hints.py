@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from edgeplane.dispatch.hints import Hints
+from edgeplane.settings import RedisSettings
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,19 @@ CHANNEL = "edgeplane:hints"
 MAX_WAITING = 10_000  #: node ids that may wait to be published; beyond, the others' poll serves
 _MAX_MESSAGE_NODES = 500
 _RETRY_SECONDS = 5.0
+
+
+def connect(settings: RedisSettings) -> Redis:
+    """Make a client; it connects at first use, and again whenever it has to."""
+    return Redis(
+        host=settings.host,
+        port=settings.port,
+        password=settings.password,
+        db=settings.database,
+        socket_connect_timeout=2.0,
+        socket_keepalive=True,
+        health_check_interval=10,
+    )
 
 
 class RedisHints:

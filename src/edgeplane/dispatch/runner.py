@@ -124,6 +124,7 @@ def _report(ending: Ending, address: str) -> Report:
             message=str(ending),
             address=address,
             retry_after=ending.retry_after if isinstance(ending, Busy) else None,
+            stale=isinstance(ending, Stale),
         )
     crash_point("deliver.after_answer")
     return Report(

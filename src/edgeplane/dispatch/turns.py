@@ -5,6 +5,8 @@ whose results came in, then due ones nobody else is claiming. So a turn can read
 ``model`` and write, and what it read still holds when it writes.
 """
 
+import time
+
 from edgeplane.dispatch.advancing import Advance
 from edgeplane.dispatch.settling import settle
 from edgeplane.dispatch.work import Request, Rules, Turn
@@ -28,7 +30,7 @@ def take(tx: Tx, request: Request, rules: Rules) -> Turn:
     if request.renew:
         mailboxes.renew(tx, sorted(mine), rules.lease)
     news = {n for n, box in mine.items() if n in wanted or box.work_seq != request.held[n].work_seq}
-    claimed = {box.node_id: box for box in mailboxes.claim_due(tx, request.claim, rules.lease)}
+    claimed = _claim(tx, request, rules, turn)
     turn.more = 0 < request.claim == len(claimed)
     turn.gone -= set(claimed)
     turn.held = {**mine, **claimed}
@@ -38,6 +40,16 @@ def take(tx: Tx, request: Request, rules: Rules) -> Turn:
     if turn.begun:
         crash_point("claim.before_commit")
     return turn
+
+
+def _claim(tx: Tx, request: Request, rules: Rules, turn: Turn) -> dict[int, Mailbox]:
+    if not request.claim:
+        return {}
+    begun = time.monotonic()
+    found = mailboxes.claim_due(tx, request.claim, rules.lease)
+    turn.claim_seconds = time.monotonic() - begun
+    turn.claimed = len(found)
+    return {box.node_id: box for box in found}
 
 
 def _still_mine(box: Mailbox, request: Request, rules: Rules) -> bool:

@@ -111,6 +111,9 @@ class Turn:
     withdrawn: list[Delivery] = field(default_factory=list)  #: out, and cancelled since
     late: int = 0  #: results that came after somebody else had moved the task
     rescued: int = 0
+    expired: int = 0  #: tasks whose deadline passed while they waited
+    claimed: int = 0  #: mailboxes newly taken
+    claim_seconds: float | None = None  #: what that took; None: nothing could be taken
     more: bool = False  #: as many were due as could be taken
 
 

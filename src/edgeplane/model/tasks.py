@@ -144,6 +144,7 @@ class Report:
     address: str | None = None  #: where the task was sent last: ip:port
     retry_after: float | None = None  #: seconds the agent asked for (429)
     away_seconds: float = 0.0  #: how long its node had not been reached, where it was not
+    stale: bool = False  #: the agent follows a newer owner of its node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,12 +1,14 @@
 """Creates that share commits: what arrives while one commit is under way goes into the next."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
 from edgeplane.model.errors import DomainError, TooMany
 from edgeplane.model.tasks import NewTask, Task
 from edgeplane.observe.crashpoints import crash_point
+from edgeplane.observe.metrics import Metrics
 from edgeplane.services import tasks
 from edgeplane.store.database import Database
 
@@ -19,12 +21,21 @@ MAX_WAITING_BYTES = 64 << 20  #: and of payload
 class Intake:
     """Takes tasks in, each answered after the commit that stored it."""
 
-    def __init__(self, database: Database, tell: Callable[[Iterable[int]], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        tell: Callable[[Iterable[int]], None],
+        metrics: Metrics | None = None,
+    ) -> None:
         self._database = database
         self._tell = tell
         self._waiting: deque[tuple[NewTask, asyncio.Future[Task]]] = deque()
         self._waiting_bytes = 0
         self._storing: asyncio.Task[None] | None = None
+        metrics = metrics or Metrics()
+        metrics.follow("edgeplane_intake_waiting_tasks", lambda: len(self._waiting))
+        self._batch_tasks = metrics.histogram("edgeplane_create_batch_tasks")
+        self._commit_seconds = metrics.histogram("edgeplane_create_commit_seconds")
 
     async def submit(self, asked: NewTask) -> Task:
         """Store a task and return it.
@@ -66,6 +77,7 @@ class Intake:
 
     async def _store_batch(self, batch: list[tuple[NewTask, "asyncio.Future[Task]"]]) -> None:
         asked = [task for task, _ in batch]
+        begun = time.monotonic()
         try:
             answers = await self._database.create(lambda tx: tasks.create_many(tx, asked))
         except Exception as error:  # noqa: BLE001 (each caller gets it)
@@ -74,6 +86,8 @@ class Intake:
                     future.set_exception(error)
             return
         crash_point("create.after_commit")
+        self._commit_seconds.observe(time.monotonic() - begun)
+        self._batch_tasks.observe(len(batch))
         self._tell({task.node_id for task in asked})
         for (_, future), answer in zip(batch, answers, strict=True):
             if future.done():

@@ -112,13 +112,16 @@ def _held(tx: Tx, task_id: int) -> tuple[Task, Mailbox | None]:
         raise NotFound(f"task {task_id} not found")
     boxes = mailboxes.lock(tx, [seen.node_id])
     before = tasks.get(tx, task_id)
-    assert before is not None  # tasks are never deleted
+    if before is None:  # removed meanwhile: its time was over
+        raise NotFound(f"task {task_id} not found")
     return before, boxes.get(seen.node_id)
 
 
 def _write(tx: Tx, before: Task, after: Task) -> None:
     """Write what a person moved, and have the node looked at."""
     if tasks.write_moved(tx, [(before, after)]) != 1:
+        if tasks.get(tx, before.id) is None:
+            raise NotFound(f"task {before.id} not found")
         raise WrongState(f"task {before.id} was moved just now: look again")
     mailboxes.mark_work(tx, [before.node_id], priority=before.priority)
 

@@ -9,8 +9,9 @@ from edgeplane.auth.rbac import Principal
 from edgeplane.auth.throttle import LoginThrottle
 from edgeplane.auth.tokens import Tokens
 from edgeplane.model.clock import rfc3339
-from edgeplane.model.errors import AlreadyExists, BadCredentials, Unauthenticated
+from edgeplane.model.errors import AlreadyExists, BadCredentials, TooMany, Unauthenticated
 from edgeplane.model.users import Role, User, check_password, check_username
+from edgeplane.observe.metrics import Metrics
 from edgeplane.store import users
 from edgeplane.store.database import Database
 from edgeplane.store.workers import Tx
@@ -93,11 +94,19 @@ def _add_first(tx: Tx, stored: str) -> bool:
 class Sessions:
     """Logs people in, and says who a token belongs to."""
 
-    def __init__(self, database: Database, tokens: Tokens, throttle: LoginThrottle) -> None:
+    def __init__(
+        self,
+        database: Database,
+        tokens: Tokens,
+        throttle: LoginThrottle,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._database = database
         self._tokens = tokens
         self._throttle = throttle
         self._standing: dict[int, _Standing] = {}
+        failed = (metrics or Metrics()).counter("edgeplane_logins_failed_total")
+        self._refused = {word: failed.labels(word) for word in ("credentials", "throttled")}
 
     async def log_in(self, username: str, password: str, address: str) -> tuple[User, str, str]:
         """Return the user, a token, and when it expires.
@@ -107,16 +116,24 @@ class Sessions:
             TooMany: too many failures from there.
 
         """
-        self._throttle.check(username, address)
+        self._check_throttle(username, address)
         found = await self._database.read(lambda tx: users.by_name(tx, username))
         fits = await passwords.matches(password, found.password_hash if found else None)
-        self._throttle.check(username, address)  # guesses made side by side count too
+        self._check_throttle(username, address)  # guesses made side by side count too
         if found is None or not fits or not found.user.active:
             self._throttle.failed(username, address)
+            self._refused["credentials"].inc()
             raise BadCredentials("invalid credentials")
         self._throttle.succeeded(username, address)
         token, expires = self._tokens.issue(found.user, found.password_hash)
         return found.user, token, rfc3339(expires)
+
+    def _check_throttle(self, username: str, address: str) -> None:
+        try:
+            self._throttle.check(username, address)
+        except TooMany:
+            self._refused["throttled"].inc()
+            raise
 
     async def principal(self, authorization: str | None) -> Principal:
         """Return who sent an ``Authorization`` header.

@@ -29,21 +29,31 @@ class Database:
     SQLite has one writer, so all writes share one thread and, under load, commits. MariaDB has
     three write connections, so that a person's request queues behind neither the creates nor the
     engine.
+
+    Args:
+        url: where it is.
+        faults: called, from any thread, with the kind of each failed transaction: ``away``,
+            ``passing`` or ``refused``.
+
     """
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, faults: Callable[[str], None] = lambda _: None) -> None:
         self.url = url
         self.dialect = url.get_backend_name()
         self.engine = make_engine(url)
         if self.dialect == "sqlite":
-            writer = Worker("write", self.engine, share=_SQLITE_SHARE)
+            writer = Worker("write", self.engine, share=_SQLITE_SHARE, faults=faults)
             self._rules = self._creates = self._engine_lane = writer
         else:
-            self._rules = Worker("write", self.engine)
-            self._creates = Worker("create", self.engine)
-            self._engine_lane = Worker("engine", self.engine)
-        self._reads = Worker("read", self._reading(), threads=_READERS)
-        self._peeks = self._reads if self.dialect == "sqlite" else Worker("peek", self._peeking())
+            self._rules = Worker("write", self.engine, faults=faults)
+            self._creates = Worker("create", self.engine, faults=faults)
+            self._engine_lane = Worker("engine", self.engine, faults=faults)
+        self._reads = Worker("read", self._reading(), threads=_READERS, faults=faults)
+        self._peeks = (
+            self._reads
+            if self.dialect == "sqlite"
+            else Worker("peek", self._peeking(), faults=faults)
+        )
         #: Called on the event loop after each transaction that may have changed something.
         self.on_commit: Callable[[], None] = _nobody
 

@@ -129,12 +129,14 @@ agent_tasks = Table(
     Column("updated_at", UtcDateTime, nullable=False),
     UniqueConstraint("request_id"),
     # Two indexes serve every list: a column that is not asked for is walked value by value.
-    Index(None, "type", "status", "id"),
     Index(None, "node_id", "type", "status", "id"),
     Index(None, "node_id", "lane", "lane_rank", "id"),
     sqlite_autoincrement=True,
     **_INNODB,
 )
+
+#: Serves lists of all nodes' tasks, the oldest ages, and the walk of what may be removed.
+LIST_INDEX = Index(None, agent_tasks.c.type, agent_tasks.c.status, agent_tasks.c.id)
 
 #: Append-only: every attempt that ended, and how.
 task_attempts = Table(
@@ -165,5 +167,17 @@ events = Table(
     Column("status", exact(16), nullable=False),
     Column("attempt", Integer, nullable=False),
     sqlite_autoincrement=True,
+    **_INNODB,
+)
+
+#: What only one replica does at a time: who, under which term, and until when.
+leaders = Table(
+    "leaders",
+    metadata,
+    Column("duty", exact(32), nullable=False),
+    Column("owner", exact(64)),  # NULL: nobody; the duty is due at ``until_at``
+    Column("term", BigInteger, nullable=False),
+    Column("until_at", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("duty"),
     **_INNODB,
 )

@@ -38,6 +38,8 @@ _AWAY = frozenset(
 )
 #: What can go wrong below us: SQLAlchemy's errors, the drivers' own, the network's.
 _FAULTS = (SQLAlchemyError, sqlite3.Error, pymysql.MySQLError, OSError)
+#: Kinds of them, as they are counted.
+FAULTS = ("away", "passing", "refused")
 _TRANSIENT_TRIES = 10
 _AWAY_TRIES = 3
 
@@ -65,8 +67,17 @@ class _Work:
 class Worker:
     """One or more threads that serve one queue, each with a connection of its own."""
 
-    def __init__(self, name: str, engine: Engine, *, threads: int = 1, share: int = 1) -> None:
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        *,
+        threads: int = 1,
+        share: int = 1,
+        faults: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._engine = engine
+        self._faults = faults
         self._share = share
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._threads = [
@@ -139,6 +150,7 @@ class Worker:
                     _fail(group, error)
                     return _abandon(connection)
                 connection = _dispose(connection, error)
+                self._faults(_kind(error))
                 away += _is_away(error)
                 harmless = _is_away(error) and _may_repeat(group, reused=reused)
                 hopeless = number == _TRANSIENT_TRIES or away >= _AWAY_TRIES
@@ -274,6 +286,11 @@ def _is_away(error: BaseException) -> bool:
         return True
     # What PyMySQL raises on a connection it has closed itself has no number.
     return isinstance(error, OSError | pymysql.InterfaceError) or _number(error) in _AWAY
+
+
+def _kind(error: BaseException) -> str:
+    """Say in one word whether the database was away, refused, or failed in a way that passes."""
+    return "away" if _is_away(error) else "passing" if _is_transient(error) else "refused"
 
 
 def _words(error: BaseException) -> str:

@@ -105,6 +105,11 @@ class PushTransport:
         message = b"".join((head, self._head, b"\r\n", body))
         return await self._exchange(address, message, seconds, max_reply)
 
+    @property
+    def connections_idle(self) -> int:
+        """How many connections are kept for the next delivery."""
+        return self._idle_count
+
     async def close(self) -> None:
         """End all idle connections."""
         for address in list(self._idle):

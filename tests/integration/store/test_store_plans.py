@@ -10,10 +10,10 @@ from sqlalchemy import delete, insert, select, update
 from edgeplane.model.clock import utc_now
 from edgeplane.model.paging import PageRequest
 from edgeplane.model.tasks import TaskKind, TaskStatus, lane_of
-from edgeplane.store import mailboxes, open_tasks, prepared, tasks
+from edgeplane.store import ages, mailboxes, open_tasks, prepared, removal, tasks
 from edgeplane.store.database import make_engine
 from edgeplane.store.prepared import Items
-from edgeplane.store.rows import agent_tasks, node_mailboxes
+from edgeplane.store.rows import agent_tasks, node_mailboxes, task_attempts
 from edgeplane.store.task_lists import TaskFilter, ids_query, total_query
 from edgeplane.store.workers import Tx
 from kit import factories
@@ -55,6 +55,10 @@ def _fill(connection):
         lane = None if final else lane_of(asked.kind).value
         rows.append({**row, "status": status.value, "lane": lane})
     connection.execute(insert(agent_tasks), rows)
+    ended = {"number": 1, "begun_at": tx.now, "ended_at": tx.now, "outcome": "succeeded"}
+    ids = connection.scalars(select(agent_tasks.c.id).where(agent_tasks.c.lane.is_(None))).all()
+    attempts = [{"task_id": task_id, "message": "done", **ended} for task_id in ids]
+    connection.execute(insert(task_attempts), attempts)
 
 
 def explain(engine, statement, **given):
@@ -206,3 +210,40 @@ def test_a_sort_would_be_seen(engine):
     plan = explain(engine, select(agent_tasks.c.id).order_by(agent_tasks.c.updated_at))
     assert sorts(plan) == 1
     assert reads(engine, plan, "agent_tasks") == [None]
+
+
+@pytest.mark.parametrize("status", [TaskStatus.PENDING, TaskStatus.RUNNING])
+def test_the_oldest_ages_are_the_beginning_of_a_range(engine, status):
+    """Whatever the history: a scrape must cost the same every day."""
+    plan = explain(
+        engine, ages.LOWEST._build(Items(0)), kind=TaskKind.RELOAD.value, status=status.value
+    )
+    assert reads(engine, plan, "agent_tasks") == ["ix_agent_tasks_type_status_id"]
+    assert sorts(plan) == 0
+    plan = explain(engine, ages.OLDEST_DUE._build(Items(0)), now=utc_now())
+    assert reads(engine, plan, "node_mailboxes") == ["ix_node_mailboxes_next_at_node_id"]
+    assert sorts(plan) == 0
+
+
+@pytest.mark.parametrize("after", [0, 3000])
+@pytest.mark.parametrize("status", [TaskStatus.SUCCESS, TaskStatus.FAILED])
+def test_what_may_be_removed_is_walked_in_an_index(engine, status, after):
+    """And what is removed is found by its id: no row of another task is touched or locked."""
+    given = {"kind": TaskKind.RELOAD.value, "status": status.value, "after": after}
+    plan = explain(engine, removal.STEP._build(Items(0)), **given)
+    assert reads(engine, plan, "agent_tasks") == ["ix_agent_tasks_type_status_id"]
+    assert sorts(plan) == 0
+    with engine.connect() as connection:
+        query = select(agent_tasks.c.id).where(agent_tasks.c.status == status.value)
+        ids = list(connection.scalars(query.order_by(agent_tasks.c.id).limit(64)))
+    given = {f"tasks_{number}": task_id for number, task_id in enumerate(ids)}
+    width = Items(len(ids))
+    picked = {**given, "status": status.value, "before": utc_now()}
+    for statement, table, values in (
+        (removal.OVER, "agent_tasks", picked),
+        (removal._DELETE_ATTEMPTS, "task_attempts", given),
+        (removal._DELETE, "agent_tasks", given),
+    ):
+        plan = explain(engine, statement._build(width), **values)
+        (used,) = reads(engine, plan, table)
+        assert used in {"PRIMARY", "sqlite_autoindex_task_attempts_1"}, plan

@@ -135,7 +135,7 @@ async def test_an_agent_that_was_reached_is_the_only_one_asked(ending):
         (Unanswered("late"), Report(outcome=Outcome.UNANSWERED, message="late")),
         (Busy("full", 7.0), Report(outcome=Outcome.BUSY, message="full", retry_after=7.0)),
         (Busy("full"), Report(outcome=Outcome.BUSY, message="full")),
-        (Stale("newer"), Report(outcome=Outcome.BUSY, message="newer")),
+        (Stale("newer"), Report(outcome=Outcome.BUSY, message="newer", stale=True)),
         (Outdated("newer"), Report(outcome=Outcome.REFUSED, message="newer")),
         (Refused("no"), Report(outcome=Outcome.REFUSED, message="no")),
         (Unreachable("away"), Report(outcome=Outcome.UNREACHABLE, message="away")),

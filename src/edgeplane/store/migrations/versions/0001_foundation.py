@@ -1,4 +1,4 @@
-"""Users, nodes, mailboxes, tasks, attempts, events."""
+"""Users, nodes, mailboxes, tasks, attempts, events, leaders."""
 
 from typing import Any
 
@@ -39,6 +39,7 @@ def upgrade() -> None:
     )
     _nodes()
     _tasks()
+    _leaders()
 
 
 def _nodes() -> None:
@@ -166,9 +167,23 @@ def _tasks() -> None:
     )
 
 
+def _leaders() -> None:
+    op.create_table(
+        "leaders",
+        sa.Column("duty", exact(32), nullable=False),
+        sa.Column("owner", exact(64)),
+        sa.Column("term", sa.BigInteger(), nullable=False),
+        sa.Column("until_at", UtcDateTime, nullable=False),
+        sa.PrimaryKeyConstraint("duty", name="pk_leaders"),
+        if_not_exists=True,
+        **_OPTIONS,
+    )
+
+
 def downgrade() -> None:
     for table in (
         "events",
+        "leaders",
         "task_attempts",
         "agent_tasks",
         "node_mailboxes",

@@ -1,0 +1,65 @@
+"""How long the oldest has waited: looks that cost the same however long the history is."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Select, bindparam, select
+
+from edgeplane.model.tasks import Lane, TaskKind, TaskStatus, lane_of
+from edgeplane.store.prepared import Items, Prepared, moment
+from edgeplane.store.rows import agent_tasks, node_mailboxes
+from edgeplane.store.workers import Tx
+
+#: So many of the lowest ids are looked at for the one that has waited longest. A task that was
+#: retried long after it was made has a low id and a short wait: it must not hide the next ones.
+LOOKED_AT = 64
+
+_T = agent_tasks.c
+_M = node_mailboxes.c
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ages:
+    """In seconds, by lane; 0 where there is none."""
+
+    pending: dict[Lane, float]
+    in_flight: dict[Lane, float]
+    due_mailbox: float
+
+
+def _lowest(_: Items) -> Select[tuple[datetime | None, datetime]]:
+    """Select one range of the index of lists, in its order."""
+    return (
+        select(_T.started_at, _T.updated_at)
+        .where(_T.type == bindparam("kind"), _T.status == bindparam("status"))
+        .order_by(_T.id)
+        .limit(LOOKED_AT)
+    )
+
+
+LOWEST = Prepared(_lowest)
+OLDEST_DUE = Prepared(
+    lambda _: select(_M.next_at).where(_M.next_at <= bindparam("now")).order_by(_M.next_at).limit(1)
+)
+
+
+def oldest(tx: Tx) -> Ages:
+    """Look how long the oldest pending task, running attempt and due mailbox have been so."""
+    pending, in_flight = dict.fromkeys(Lane, 0.0), dict.fromkeys(Lane, 0.0)
+    for kind in TaskKind:
+        lane = lane_of(kind)
+        # A pending task was last written when it became so: made, rescued or retried.
+        pending[lane] = max(pending[lane], _longest(tx, kind, TaskStatus.PENDING, 1))
+        in_flight[lane] = max(in_flight[lane], _longest(tx, kind, TaskStatus.RUNNING, 0))
+    due = [row[0] for row in OLDEST_DUE.rows(tx, {"now": tx.now})]
+    return Ages(pending=pending, in_flight=in_flight, due_mailbox=_age(tx, due))
+
+
+def _longest(tx: Tx, kind: TaskKind, status: TaskStatus, column: int) -> float:
+    rows = LOWEST.rows(tx, {"kind": kind.value, "status": status.value})
+    return _age(tx, [row[column] for row in rows])
+
+
+def _age(tx: Tx, times: list[object]) -> float:
+    since = [found for time in times if (found := moment(time)) is not None]
+    return max(0.0, (tx.now - min(since)).total_seconds()) if since else 0.0
