@@ -22,7 +22,7 @@ from edgeplane.dispatch.engine import Engine, Limits
 from edgeplane.dispatch.hints import Hints
 from edgeplane.dispatch.meters import follow_connections
 from edgeplane.dispatch.redis_hints import RedisHints, connect
-from edgeplane.dispatch.retention import Retention
+from edgeplane.dispatch.retention import Pruned, Retention
 from edgeplane.dispatch.work import Rules
 from edgeplane.environ import SettingError
 from edgeplane.listening import Server, bind
@@ -37,7 +37,7 @@ from edgeplane.services.intake import Intake
 from edgeplane.services.monitoring import count_faults
 from edgeplane.services.users import Sessions
 from edgeplane.settings import DatabaseSettings, Settings
-from edgeplane.store import mailboxes
+from edgeplane.store import events, mailboxes
 from edgeplane.store import migrate as migrations
 from edgeplane.store.database import Database
 from edgeplane.store.mailboxes import Lease
@@ -180,9 +180,11 @@ async def _join(
     follow_connections(metrics, transport)
     rules = _rules(settings)
     engine = Engine(database, transport, hints, rules, _limits(settings), metrics)
+    events_too = Pruned(table="events", days=settings.retention.event_days, prune=events.prune)
+    keep = settings.retention
     for part in (
         ProcessWatch(metrics),
-        Retention(database, settings.retention, rules.lease.owner, metrics),
+        Retention(database, keep, rules.lease.owner, metrics, [events_too]),
         engine,
     ):
         part.start()

@@ -124,6 +124,8 @@ class RetentionSettings:
     """``EDGEPLANE_KEEP_SUCCESS_DAYS``, default 30: tasks that succeeded, with their attempts."""
     failed_days: int
     """``EDGEPLANE_KEEP_FAILED_DAYS``, default 90: longer, because somebody may yet ask why."""
+    event_days: int = 7
+    """``EDGEPLANE_KEEP_EVENT_DAYS``, default 7: a follower may be away for a week-end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +236,7 @@ def _retention(environ: Environ) -> RetentionSettings:
     return RetentionSettings(
         success_days=environ.integer("EDGEPLANE_KEEP_SUCCESS_DAYS", 30, least=0, most=36_500),
         failed_days=environ.integer("EDGEPLANE_KEEP_FAILED_DAYS", 90, least=0, most=36_500),
+        event_days=environ.integer("EDGEPLANE_KEEP_EVENT_DAYS", 7, least=0, most=36_500),
     )
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import func, select, update
 from edgeplane.model.errors import NotFound, WrongState
 from edgeplane.model.tasks import Attempt, Outcome, TaskKind, TaskStatus
 from edgeplane.services import tasks as rules
-from edgeplane.store import leaders, removal, tasks
+from edgeplane.store import attempts, leaders, removal, tasks
 from edgeplane.store.database import Database
 from edgeplane.store.removal import Walk
 from edgeplane.store.rows import agent_tasks, task_attempts
@@ -29,7 +29,7 @@ def over(tx, number=1, *, days=40, **given):
     ids = [task.id for task in made]
     statement = update(agent_tasks).where(agent_tasks.c.id.in_(ids))
     tx.conn.execute(statement.values(**{**values, **given}))
-    tasks.add_attempts(
+    attempts.add(
         tx,
         [
             Attempt(
@@ -54,8 +54,8 @@ def walk(tx, status=TaskStatus.SUCCESS, days=30):
 def left(tx):
     """Return the ids of the tasks that are there, and of those that have attempts."""
     there = tx.conn.scalars(select(agent_tasks.c.id).order_by(agent_tasks.c.id))
-    attempts = tx.conn.scalars(select(task_attempts.c.task_id).order_by(task_attempts.c.task_id))
-    return list(there), list(attempts)
+    left = tx.conn.scalars(select(task_attempts.c.task_id).order_by(task_attempts.c.task_id))
+    return list(there), list(left)
 
 
 async def test_what_is_over_goes_with_its_attempts(database):

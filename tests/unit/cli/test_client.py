@@ -29,7 +29,7 @@ def test_the_public_names_are_pinned():
     }
     assert shapes == {
         *("User", "Login", "SubIP", "Node", "NewNode", "NodeChanges", "NodeFilter", "Deleted"),
-        *("Task", "NewTask", "TaskFilter", "Page"),
+        *("Task", "NewTask", "TaskFilter", "Page", "PageWanted", "Attempt"),
     }
     assert {name for name in vars(errors) if name[0].isupper()} == {
         *("ClientError", "ApiError", "Unreachable"),
