@@ -81,9 +81,13 @@ class Meters:
             self._turn_results.observe(results)
         if turn.begun:
             self._turn_begun.observe(len(turn.begun))
-        self._expired.inc(turn.expired)
-        self._rescued.inc(turn.rescued)
-        self._late.inc(turn.late)
+        for counter, number in (
+            (self._expired, turn.expired),
+            (self._rescued, turn.rescued),
+            (self._late, turn.late),
+        ):
+            if number:
+                counter.inc(number)
         self._settled(turn.settled)
 
     def _settled(self, settled: list[Task]) -> None:
