@@ -69,7 +69,8 @@ def test_a_table_that_was_dropped_comes_back(installed):
 
     assert installed.run("migrate").returncode == 0
     assert installed.run("migrate", "--check").returncode == 0
-    from edgeplane.settings import DatabaseSettings, read_dsn
+    from edgeplane.dsn import read_dsn
+    from edgeplane.settings import DatabaseSettings
     from edgeplane.store import migrate
     from edgeplane.store.urls import database_url
 

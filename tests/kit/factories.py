@@ -10,10 +10,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from edgeplane.dsn import read_dsn
 from edgeplane.model.nodes import NewNode, NodeStatus
 from edgeplane.model.tasks import NewTask, Task, TaskKind, TaskStatus
 from edgeplane.services import tasks as rule
-from edgeplane.settings import read_dsn
 from edgeplane.store import mailboxes, migrate, nodes, tasks
 from edgeplane.store.rows import metadata
 from edgeplane.store.urls import URL, sqlite_url

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeplane.dsn import MysqlParts, Tls, read_dsn
 from edgeplane.environ import SettingError
-from edgeplane.settings import MysqlParts, Tls, read_dsn
 
 _text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
 _users = _text.map(lambda text: text.replace(":", ""))

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from edgeplane.dsn import Tls
 from edgeplane.environ import Environ, ListenAddress, SettingError
 from edgeplane.settings import (
     DispatchSettings,
     RedisSettings,
     RetentionSettings,
-    Tls,
     load,
     warnings,
 )

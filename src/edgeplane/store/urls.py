@@ -5,7 +5,8 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from edgeplane.settings import DatabaseSettings, MysqlParts, Tls
+from edgeplane.dsn import MysqlParts, Tls
+from edgeplane.settings import DatabaseSettings
 
 __all__ = ["URL", "database_url", "place", "sqlite_url"]
 
