@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from edgeplane import settings as configuration
 from edgeplane.cli.exits import Exit, Stop
+from edgeplane.dsn import read_dsn
 from edgeplane.environ import Environ, default_state_folder
 from edgeplane.model.users import Role, User
 from edgeplane.settings import DatabaseSettings, Settings
@@ -82,7 +83,7 @@ def database() -> DatabaseSettings:
     environ = Environ.load()
     written = environ.text("MYSQL_DSN")
     if written:
-        return DatabaseSettings(url_parts=configuration.read_dsn(written), path=None)
+        return DatabaseSettings(url_parts=read_dsn(written), path=None)
     folder = environ.path("EDGEPLANE_STATE_DIR", lambda: default_state_folder("edgeplane"))
     return DatabaseSettings(url_parts=None, path=folder / "edgeplane.db")
 
