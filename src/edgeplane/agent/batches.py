@@ -14,7 +14,7 @@ from edgeplane.model.errors import DomainError, Internal, TooMany
 from edgeplane.model.tasks import DEFAULT_TIMEOUT_SECONDS
 from edgeplane.wire import BatchRefusal, BatchReply, ExecuteReply, ExecuteRequest
 
-MAX_BATCHES: Final = 16
+MAX_BATCHES: Final = 128
 #: What is past its time by more has its effect under way; the others' results wait no longer.
 LATE_SECONDS: Final = 0.5
 
