@@ -63,7 +63,7 @@ class DispatchSettings:
     max_in_flight: int = 512
     """``EDGEPLANE_MAX_IN_FLIGHT``: deliveries of this process at once, each with one connection."""
     max_per_node: int = 8
-    """``EDGEPLANE_MAX_PER_NODE``: requests to one node at once, of one config task or many purges."""
+    """``EDGEPLANE_MAX_PER_NODE``: requests to a node at once, of one config task or many purges."""
     lease_seconds: float = 10.0
     """A dead owner's nodes are free after this long: below the 15 s a repair may take."""
     renew_seconds: float = 3.0
