@@ -70,9 +70,10 @@ class Effects:
         self._append({"event": event, "agent": address_of(agent), "at": time.monotonic()})
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; what is told after that leaves no line."""
         if self._file >= 0:
             os.close(self._file)
+        self._file = -1
 
     def _append(self, line: dict[str, object]) -> None:
         if self._file >= 0:
