@@ -12,7 +12,7 @@ from kit.history import Effect, Event, History, Killed, Restarted
 from kit.ports import free_port
 from kit.processes import AGENT_TOKEN, ControlPlane, Process
 
-_PROGRAM = str(Path(sys.executable).with_name("edgeplane-swarm"))
+PROGRAM = str(Path(sys.executable).with_name("edgeplane-swarm"))
 
 
 class Swarm(Process):
@@ -24,7 +24,7 @@ class Swarm(Process):
         self.effects = folder / "effects.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
         files = ["--journal", str(folder / "journal.db"), "--effects", str(self.effects)]
-        command = [_PROGRAM, str(agents), "--port", str(self.port), *files, *options]
+        command = [PROGRAM, str(agents), "--port", str(self.port), *files, *options]
         super().__init__(command, {"AGENT_TOKEN": AGENT_TOKEN}, folder)
 
     def up(self) -> "Swarm":
@@ -40,7 +40,7 @@ class Swarm(Process):
     def register(self, control: ControlPlane) -> dict[str, int]:
         """Create its nodes; return the node of each address."""
         url = f"http://127.0.0.1:{control.port}"
-        command = [_PROGRAM, "register", str(self.agents), "--url", url, "--port", str(self.port)]
+        command = [PROGRAM, "register", str(self.agents), "--url", url, "--port", str(self.port)]
         subprocess.run(
             command, env={"EDGEPLANE_TOKEN": control.token}, check=True, stdout=subprocess.DEVNULL
         )

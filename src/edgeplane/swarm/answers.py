@@ -37,3 +37,8 @@ HEAD_TOO_LARGE: Final = message(_TOO_LARGE_HEAD, error_envelope(2003, "head: is 
 BODY_TOO_LARGE: Final = message(
     413, error_envelope(2003, f"body: at most {MAX_BODY_BYTES} bytes are allowed"), CLOSE
 )
+TOO_MANY: Final = message(
+    429,
+    error_envelope(3004, "too many connections; come back later"),
+    CLOSE + b"retry-after: 1\r\n",
+)

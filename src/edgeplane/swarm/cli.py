@@ -12,7 +12,7 @@ from edgeplane.http_bounds import Bounds
 from edgeplane.listening import bind, within_files
 from edgeplane.observe import logs
 from edgeplane.observe.logs import one_line, say
-from edgeplane.swarm import registering, running
+from edgeplane.swarm import push, registering, running
 from edgeplane.swarm.addresses import MAX_AGENTS
 from edgeplane.swarm.faults import Faults
 from edgeplane.swarm.running import Plan, StartError
@@ -66,7 +66,7 @@ def main() -> None:
 def run(agents: int, port: int, token: str, **knobs: Any) -> None:
     """Run AGENTS agents until SIGTERM or SIGINT; then print what it came to, as JSON."""
     logs.set_up()
-    within_files(Bounds())
+    bounds = within_files(Bounds(connections=push.MOST))
     uniform = knobs.pop("jitter") == "uniform"
     journal, effects = knobs.pop("journal"), knobs.pop("effects")
     plain, progress = knobs.pop("no_journal"), knobs.pop("progress")
@@ -75,6 +75,7 @@ def run(agents: int, port: int, token: str, **knobs: Any) -> None:
         plan = Plan(
             agents=agents,
             listener=bind("--port", ListenAddress("0.0.0.0", port)),  # noqa: S104  every 127.1.x.y
+            connections=bounds.connections,
             token=token,
             faults=Faults(uniform=uniform, **knobs),
             journal=None if plain else journal,

@@ -29,6 +29,7 @@ from edgeplane.wire import (
 )
 
 SWEEP_SECONDS: Final = 5.0
+MOST: Final = 65_536  #: connections, where the process may open as many files
 
 _AT_ONCE: Final = struct.pack("ii", 1, 0)  #: SO_LINGER that ends a connection with a reset
 _METHODS: Final = {EXECUTE_PATH.encode(): b"POST", HEALTH_PATH.encode(): b"GET"}
@@ -57,12 +58,14 @@ class Door:
         fleet: who is called.
         token: what the bearer must equal.
         tally: where connections and answers are counted.
+        most: connections at the same time; one more is answered 429 and closed.
 
     """
 
-    def __init__(self, fleet: Fleet, token: str, tally: Tally) -> None:
+    def __init__(self, fleet: Fleet, token: str, tally: Tally, most: int = MOST) -> None:
         self.fleet = fleet
         self.tally = tally
+        self.most = most
         self.bearer = token.encode()
         self.version = version("edgeplane")
         self.loop = asyncio.get_running_loop()
@@ -102,6 +105,10 @@ class PushConnection(Incoming):
                 kernel = transport.get_extra_info("socket")
                 kernel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             self.cut()
+            return
+        if len(self._door.connections) >= self._door.most:
+            self.transport.write(answers.TOO_MANY)
+            self.transport.close()
             return
         self._agent = agent
         agent.lines.add(self)

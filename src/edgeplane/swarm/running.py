@@ -33,6 +33,7 @@ class Plan:
 
     agents: int
     listener: socket.socket
+    connections: int  #: at the same time, at most
     token: str
     faults: Faults
     journal: Path | None  #: None: nothing is durable
@@ -80,7 +81,8 @@ async def _serve(plan: Plan, file: JournalFile | None, effects: Effects) -> None
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    end = await push.listen(push.Door(fleet, plan.token, tally), plan.listener)
+    door = push.Door(fleet, plan.token, tally, plan.connections)
+    end = await push.listen(door, plan.listener)
     port = plan.listener.getsockname()[1]
     say(f"Swarm of {plan.agents} agents running on port {port}")
     while not stop.is_set():

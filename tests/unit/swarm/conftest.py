@@ -41,7 +41,8 @@ class SmallSwarm:
         """Begin to accept."""
         listener = socket.create_server(("0.0.0.0", 0))
         self.port = listener.getsockname()[1]
-        self._end = await push.listen(push.Door(self.fleet, TOKEN, self.tally), listener)
+        self.door = push.Door(self.fleet, TOKEN, self.tally)
+        self._end = await push.listen(self.door, listener)
         return self
 
     async def ask(

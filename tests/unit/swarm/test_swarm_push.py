@@ -102,6 +102,17 @@ async def test_nobody_is_at_an_address_without_an_agent(swarm):
         await here.ask("r1", agent=4)
 
 
+async def test_a_connection_too_many_is_told_so(swarm):
+    """And those that are there serve on."""
+    here = await swarm()
+    here.door.most = 3
+    for number in (1, 2, 3):
+        await here.ask("r1", agent=number)
+    answered = await here.raw(b"")
+    assert (_statuses(answered), b'"code":3004' in answered) == ([429], True)
+    await here.ask("r2")
+
+
 async def test_a_connection_that_stalls_or_idles_is_ended(swarm):
     """Not before its time, and not while it is owed an answer."""
     here = await swarm()
