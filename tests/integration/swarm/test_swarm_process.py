@@ -64,7 +64,10 @@ async def test_killed_and_started_again_it_answers_from_its_journal(swarm):
     await _ask(swarm, (3, "r1"), (4, "r1"))
     history = History()
     SwarmEffects(swarm.effects, history).flush()
-    assert [event.file for event in history.events] == ["127.1.0.3/r1", "127.1.0.4/r1"]
+    assert [event.file for event in history.events if isinstance(event, Effect)] == [
+        "127.1.0.3/r1",
+        "127.1.0.4/r1",
+    ]
     assert swarm.stop() == 0
     assert swarm.summary()["duplicates"] == 1
 

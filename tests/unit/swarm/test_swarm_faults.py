@@ -2,11 +2,16 @@
 
 from collections import Counter
 from statistics import mean
+from typing import Any
 
 import pytest
 
 from edgeplane.swarm.addresses import MAX_AGENTS, address_of
 from edgeplane.swarm.faults import Dice, Faults, Point
+
+
+def _faults(knob: str, value: float, **more: Any) -> Faults:
+    return Faults(**{**more, knob: value})
 
 
 def _fates(faults, count=2_000):
@@ -25,9 +30,9 @@ def test_every_agent_has_an_address_of_its_own():
 @pytest.mark.parametrize("knob", ["fail", "drop", "kill", "zombie", "latency"])
 def test_a_seed_gives_the_same_fates_again(knob):
     """Another seed gives others."""
-    faults = Faults(**{knob: 0.5}, seed=7)
+    faults = _faults(knob, 0.5, seed=7)
     assert _fates(faults) == _fates(faults)
-    assert _fates(faults) != _fates(Faults(**{knob: 0.5}, seed=8))
+    assert _fates(faults) != _fates(_faults(knob, 0.5, seed=8))
 
 
 @pytest.mark.parametrize(
@@ -36,7 +41,7 @@ def test_a_seed_gives_the_same_fates_again(knob):
 def test_a_chance_is_what_it_says(knob, field):
     """None at 0, all at 1, and in between about as many; of the other fates there are none."""
     for chance in (0.0, 0.3, 1.0):
-        fates = _fates(Faults(**{knob: chance}, latency=1.0))
+        fates = _fates(_faults(knob, chance, latency=1.0))
         met = [bool(getattr(fate, field) not in {False, None}) for fate in fates]
         assert mean(met) == pytest.approx(chance, abs=0.04 if chance == 0.3 else 0)
     others = {"fails", "drops", "late", "dies"} - {field}
