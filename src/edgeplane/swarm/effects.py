@@ -1,4 +1,5 @@
-"""Effects: a line in a file each. The file is also the agents' disk: it outlives their deaths.
+"""Effects: a line in a file each. The file is also the agents' disk: it outlives their deaths, and
+the swarm's, though not the machine's (it is not synced).
 
 One JSON object a line::
 

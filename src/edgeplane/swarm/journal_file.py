@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from edgeplane.agent.journal_file import Standing
+from edgeplane.agent.journal_file import Standing, size_of
 from edgeplane.swarm.records import Asked, Found, Status
 
 _SCHEMA: Final = """
@@ -107,8 +107,8 @@ class JournalFile:
         return set(self._connection.execute(query))
 
     def bytes_on_disk(self) -> int:
-        """Return the size of the file."""
-        return self._path.stat().st_size
+        """Return the size of the file and of its write-ahead log."""
+        return sum(size_of(Path(f"{self._path}{suffix}")) for suffix in ("", "-wal"))
 
     def close(self) -> None:
         """Close the file; what was not committed is forgotten."""

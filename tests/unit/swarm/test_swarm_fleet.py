@@ -7,6 +7,7 @@ from msgspec import Raw
 
 from edgeplane.swarm.faults import Dice, Faults, Point
 from edgeplane.transport.base import Refused, Stale, Unanswered
+from edgeplane.wire import ExecuteRequest
 
 
 def _seed(point):
@@ -65,6 +66,19 @@ async def test_a_killed_agent_is_away_alone_and_forgets_what_it_ran(swarm):
     assert here.told("effect") == ["r2"]
     await here.ask("r1")
     assert here.told("effect") == ["r2", "r1"]
+
+
+async def test_who_joins_under_a_new_epoch_dies_with_the_agent(swarm):
+    """What waited for the epoch to be on record is forgotten too; the epoch is not."""
+    here = await swarm(latency=1e6, down=0.01)
+    agent = here.fleet.at("127.1.0.1")
+    told = []
+    for epoch in (1, 2):
+        request = ExecuteRequest("r1", "reload", node_id=1, epoch=epoch)
+        here.fleet.execute(agent, request, told.append)
+    here.fleet.kill(agent)
+    await here.back()
+    assert (agent.running, agent.epochs, told) == ({}, {1: 2}, [])
 
 
 @pytest.mark.parametrize("point", [Point.AFTER_BEGUN, Point.AFTER_EFFECT])
