@@ -1,5 +1,6 @@
-"""Effects: a line in a file each. The file is also the agents' disk: it outlives their deaths, and
-the swarm's, though not the machine's (it is not synced).
+"""Effects: a line in a file each, which is also the agents' disk.
+
+It outlives their deaths and the swarm's, though not the machine's: it is not synced.
 
 One JSON object a line::
 
