@@ -34,7 +34,12 @@ from edgeplane.store import mailboxes, nodes
 from edgeplane.store.database import Database
 from edgeplane.store.mailboxes import Lease
 from edgeplane.store.workers import Tx
+<<<<<<< HEAD
 from edgeplane.transport.base import Address, Ending
+=======
+from edgeplane.swarm.addresses import address_of
+from edgeplane.transport.base import Address
+>>>>>>> swarm
 from edgeplane.transport.push import PushTransport
 from edgeplane.wire import MAX_BATCH, CancelState, ExecuteReply, ExecuteRequest, payload_digest
 
@@ -65,6 +70,7 @@ class Client(Struct, frozen=True, kw_only=True, tag=True):
     port: int
     token: str
     addresses: int  #: 127.0.0.1 and so on, all of them the agent's
+    swarm: bool = False  #: they are those of a swarm's agents
 
 
 class Bare(Struct, frozen=True, kw_only=True, tag=True):
@@ -107,7 +113,9 @@ async def _client(floor: Client, run: Run) -> Told:
     transport = PushTransport(floor.token)
 
     async def deliver(number: int) -> None:
-        address = Address(f"127.0.0.{1 + number % floor.addresses}", floor.port)
+        place = 1 + number % floor.addresses
+        ip = address_of(place) if floor.swarm else f"127.0.0.{place}"
+        address = Address(ip, floor.port)
         payload = Raw(_payload(number).encode())
         request = ExecuteRequest(new_request_id(), TaskKind.PURGE_CACHE.value, payload)
         reply = await transport.deliver(address, request, _SECONDS)
@@ -115,7 +123,7 @@ async def _client(floor: Client, run: Run) -> Told:
             raise RuntimeError(reply.message)
 
     try:
-        await _repeat(_WARMING, deliver)
+        await _repeat(Run(max(WARM_TASKS, floor.addresses), WARM_CONCURRENCY), deliver)
         return await _repeat(run, deliver)
     finally:
         await transport.close()

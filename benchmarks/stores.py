@@ -5,6 +5,7 @@ import sqlite3
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ _FIRST_OPEN = (
     "SELECT id FROM agent_tasks WHERE id >= {} AND status <> 'success' ORDER BY id LIMIT 1"
 )
 _STATUS = "SELECT status FROM agent_tasks WHERE id = {}"
+_TIMES = "SELECT created_at, finished_at FROM agent_tasks WHERE id >= {}"
 _ATTEMPTS = "SELECT COUNT(*) FROM task_attempts WHERE task_id >= {}"
 
 
@@ -40,6 +42,11 @@ class View:
         """Whether a task's success is committed."""
         return self._rows(_STATUS.format(task_id)) == [("success",)]
 
+    def waits(self, since: int) -> list[float]:
+        """Return for how many seconds each task from this id on was there until it ended."""
+        found = self._rows(_TIMES.format(since))
+        return [(_time(ended) - _time(made)).total_seconds() for made, ended in found]
+
     def attempts(self, since: int) -> int:
         """Return how many attempts the tasks from this id on have had."""
         return int(self._rows(_ATTEMPTS.format(since))[0][0])
@@ -50,6 +57,7 @@ class Store(Protocol):
 
     title: str
     env: dict[str, str]  #: what the control plane is started with
+    control: str  #: URL of the control plane's database
     floor: str  #: URL of the floor's database
 
     def view(self) -> View:
@@ -70,6 +78,8 @@ class Sqlite:
 
     def __post_init__(self) -> None:
         self.env: dict[str, str] = {}
+        file = self.folder / "control" / "state" / "edgeplane.db"
+        self.control = f"sqlite+pysqlite:///{file}"
         self.floor = f"sqlite+pysqlite:///{self.folder / 'floor.db'}"
 
     def view(self) -> View:
@@ -99,11 +109,11 @@ class Mariadb:
         try:
             self._server.start()
             self.env = {"MYSQL_DSN": self._server.create_database("control")}
-            place = self._server.create_database("floor").replace("@tcp(", "@").split("?")[0]
+            floor = _url(self._server.create_database("floor"))
         except BaseException:
             self._server.kill()
             raise
-        self.floor = f"mysql+pymysql://{place.replace(')/', '/')}?charset=utf8mb4"
+        self.control, self.floor = _url(self.env["MYSQL_DSN"]), floor
 
     def view(self) -> View:
         """Open a connection."""
@@ -122,6 +132,17 @@ class Mariadb:
     def close(self) -> None:
         """End the server."""
         self._server.kill()
+
+
+def _url(dsn: str) -> str:
+    """Turn a DSN of the Go form into an URL."""
+    place = dsn.replace("@tcp(", "@").split("?")[0]
+    return f"mysql+pymysql://{place.replace(')/', '/')}?charset=utf8mb4"
+
+
+def _time(stored: datetime | str) -> datetime:
+    """Read a time as MariaDB gives it, or SQLite."""
+    return stored if isinstance(stored, datetime) else datetime.fromisoformat(stored)
 
 
 def _changes(index: int) -> int:

@@ -17,6 +17,7 @@ from kit.effects import Effects
 from kit.history import History
 from kit.processes import Agent, ControlPlane, Process
 from kit.relay import Relay
+from kit.swarm import Swarm, SwarmEffects
 from kit.tables import Away, Tables, TaskRow
 from kit.waiting import until
 
@@ -46,7 +47,7 @@ class Stage:
         self.history = History(folder / "history.jsonl")
         self.asked: list[Ask] = []
         self._names: dict[Process, str] = {}
-        self._effects: list[Effects] = []
+        self._effects: list[Effects | SwarmEffects] = []
         self._relays: list[Relay] = []
         self._streams: list[Stream] = []
         self._sampler = Sampler(tables, self.history)
@@ -63,6 +64,23 @@ class Stage:
         self._effects.append(Effects(agent.work, self.history))
         agent.start(**env)
         return agent
+
+    def swarm(self, agents: int, *options: str) -> Swarm:
+        """Begin to start a swarm; ``place`` waits for it."""
+        swarm = Swarm(self.folder / "swarm", agents, options)
+        self._names[swarm] = "swarm"
+        swarm.effects.touch()
+        self._effects.append(SwarmEffects(swarm.effects, self.history))
+        swarm.start()
+        return swarm
+
+    def place(self, swarm: Swarm, control: ControlPlane) -> list[int]:
+        """Register a node for each agent of a swarm."""
+        swarm.wait_until_up()
+        placed = swarm.register(control)
+        for address, node_id in placed.items():
+            self.history.place(node_id, address, Path(address))
+        return list(placed.values())
 
     def control(self, name: str = "control", settings: Any = None, **env: str) -> ControlPlane:
         """Start a control plane; ``env`` is for this start only."""

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-TOKEN = "an-agent-token-for-tests"
+from edgeplane.swarm.addresses import address_of
+from kit.processes import AGENT_TOKEN as TOKEN
+from kit.swarm import Swarm
+
 PATIENCE = 20.0
 
 
@@ -32,6 +35,7 @@ class AgentProcess:
     """
 
     token = TOKEN
+    host = "127.0.0.1"
 
     def __init__(self, folder: Path, arguments=(), *, before="", **environment):
         self.files = folder / "files"
@@ -59,6 +63,10 @@ class AgentProcess:
                 stderr=err,
             )
 
+    def effects(self):
+        """Return the effects it has made."""
+        return sorted(self.files.iterdir())
+
     @property
     def out(self):
         """What it has printed."""
@@ -84,7 +92,7 @@ class AgentProcess:
 
     def call(self, method, path, body=None, *, token=TOKEN, headers=None):
         """Send one request; return status, headers and body of the answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE)
         shown = {} if token is None else {"Authorization": f"Bearer {token}"}
         try:
             connection.request(method, path, body, {**shown, **(headers or {})})
@@ -157,3 +165,31 @@ def agent(tmp_path_factory):
     running = AgentProcess(tmp_path_factory.mktemp("agent"))
     yield running
     running.kill()
+
+
+class SwarmAgent:
+    """One agent of a swarm, spoken to as the real one is."""
+
+    token, host = TOKEN, address_of(2)
+    call, execute = AgentProcess.call, AgentProcess.execute
+
+    def __init__(self, folder):
+        self._swarm = Swarm(folder, 3).up()
+        self.port = self._swarm.port
+        self.kill = self._swarm.kill
+
+    def effects(self):
+        """Return the effects it has made."""
+        lines = map(json.loads, self._swarm.effects.read_text().splitlines())
+        return [line for line in lines if line["agent"] == self.host]
+
+
+@pytest.fixture(scope="module", params=["agent", "swarm"])
+def either(request, tmp_path_factory):
+    """Return the real agent or its double: what is asked of both keeps them from drifting apart."""
+    if request.param == "agent":
+        yield request.getfixturevalue("agent")
+        return
+    double = SwarmAgent(tmp_path_factory.mktemp("swarm"))
+    yield double
+    double.kill()

@@ -84,6 +84,21 @@ def test_a_known_id_with_another_payload_or_type_is_refused(agent):
     assert (agent.files / "cmdb_apply_config_bound.json").read_text() == '{\n  "a": 1\n}'
 
 
+def test_a_request_is_bound_to_what_it_asked_and_done_once(either):
+    """Asked for again, also side by side, it is answered alike; with anything else, refused."""
+    before = len(either.effects())
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: either.execute("once"), range(16)))
+    assert all(answer == answers[0] for answer in answers)
+    assert (answers[0][0], answers[0][1]["data"]["status"]) == (200, "success")
+    assert either.execute("once", payload='{ "a" : 1 }', attempt=3) == answers[0]
+    for other in ({"payload": '{"a":2}'}, {"kind": "purge_cache"}):
+        status, answer = either.execute("once", **other)
+        assert (status, answer["code"], answer["data"]) == (409, 3002, None)
+        assert answer["message"] == "requestId: once was used for another type or payload"
+    assert len(either.effects()) == before + 1
+
+
 def test_a_failure_is_kept_until_a_higher_attempt(agent):
     """What stands in the way is named; once it is gone a new attempt succeeds."""
     obstacle = agent.files / "cmdb_apply_config_blocked.json"
@@ -116,10 +131,10 @@ def test_a_failure_is_kept_until_a_higher_attempt(agent):
         ("POST", EXECUTE + "/", ..., 404, 3001),
     ],
 )
-def test_every_refusal_is_an_envelope(agent, method, path, token, status, code):
+def test_every_refusal_is_an_envelope(either, method, path, token, status, code):
     """Whichever door was tried."""
-    shown = agent.token if token is ... else token
-    got, _, answer = agent.call(method, path, "{}" if method == "POST" else None, token=shown)
+    shown = either.token if token is ... else token
+    got, _, answer = either.call(method, path, "{}" if method == "POST" else None, token=shown)
     assert (got, answer["code"], answer["data"]) == (status, code, None)
     assert set(answer) == {"code", "message", "data"}
     assert answer["message"]
@@ -154,23 +169,25 @@ def test_every_refusal_is_an_envelope(agent, method, path, token, status, code):
         (b" " * (2 << 20), 413, 2003, "body"),
     ],
 )
-def test_a_bad_request_is_refused_by_field_and_leaves_nothing(agent, body, status, code, field):
+def test_a_bad_request_is_refused_by_field_and_leaves_nothing(either, body, status, code, field):
     """The next request is served as if it had not been."""
-    before = sorted(agent.files.iterdir())
-    got, _, answer = agent.call("POST", EXECUTE, body)
+    before = either.effects()
+    got, _, answer = either.call("POST", EXECUTE, body)
     assert (got, answer["code"]) == (status, code)
     assert answer["message"].startswith(f"{field}: ")
-    assert sorted(agent.files.iterdir()) == before
-    assert agent.call("GET", HEALTH)[0] == 200
+    assert either.effects() == before
+    assert either.call("GET", HEALTH)[0] == 200
 
 
-def test_a_stale_epoch_is_refused(agent):
-    """An owner that lost the node can do nothing more there."""
-    assert agent.execute("epoch-1", nodeId=3, epoch=7)[0] == 200
-    status, answer = agent.execute("epoch-2", nodeId=3, epoch=6)
+def test_a_stale_epoch_is_refused(either):
+    """An owner that lost the node can do nothing more there; of another node nothing is said."""
+    before = len(either.effects())
+    assert either.execute("epoch-1", nodeId=3, epoch=7)[0] == 200
+    status, answer = either.execute("epoch-2", nodeId=3, epoch=6)
     assert (status, answer["code"]) == (409, 3003)
     assert answer["message"] == "stale epoch 6 for node 3: this agent follows 7"
-    assert not (agent.files / "cmdb_apply_config_epoch-2.json").exists()
+    assert len(either.effects()) == before + 1
+    assert either.execute("epoch-3", nodeId=4, epoch=6)[0] == 200
 
 
 def test_a_batch_answers_each_task_for_itself(agent):
@@ -321,13 +338,13 @@ def test_nothing_a_client_sends_forges_a_log_line(agent):
     assert [text for text in agent.err.splitlines() if not line.match(text)] == []
 
 
-def test_a_connection_is_kept_and_what_is_no_http_is_refused_on_it(agent):
+def test_a_connection_is_kept_and_what_is_no_http_is_refused_on_it(either):
     """One socket, two requests, then nonsense."""
-    with socket.create_connection(("127.0.0.1", agent.port), timeout=20) as connection:
+    with socket.create_connection((either.host, either.port), timeout=20) as connection:
         file = connection.makefile("rb")
         for _ in range(2):
             head = (
-                f"GET {HEALTH} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {agent.token}\r\n\r\n"
+                f"GET {HEALTH} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {either.token}\r\n\r\n"
             )
             connection.sendall(head.encode())
             assert file.readline() == b"HTTP/1.1 200 OK\r\n"
@@ -340,11 +357,11 @@ def test_a_connection_is_kept_and_what_is_no_http_is_refused_on_it(agent):
         assert b'{"code":2002,' in file.read()
 
 
-def test_health_tells_how_the_agent_is(agent):
+def test_health_tells_how_the_agent_is(either):
     """Version, uptime, journal, executor, and what is running."""
-    before = agent.call("GET", HEALTH)[2]["data"]
-    agent.execute("one-more")
-    after = agent.call("GET", HEALTH)[2]["data"]
+    before = either.call("GET", HEALTH)[2]["data"]
+    either.execute("one-more")
+    after = either.call("GET", HEALTH)[2]["data"]
     assert set(after) == {
         "version",
         "uptimeSeconds",

@@ -1,0 +1,187 @@
+"""``python -m benchmarks.fleet``: a fleet of simulated agents, one task for each of them.
+
+One control plane, one swarm; the floor beside it in each round is the control plane's own HTTP
+client against a second swarm just like it (both on one would need as many files as a process may
+have). Control plane and floor run on one core, the rest on the other.
+"""
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+# The servers and processes are those of the tests' kit.
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import uvloop
+from sqlalchemy import make_url
+
+from benchmarks import cores, floors, load, stage
+from benchmarks.floors import Client, Run
+from benchmarks.load import Door
+from benchmarks.stores import Mariadb, Sqlite, Store, View
+from edgeplane.model.nodes import NewNode, NodeStatus
+from edgeplane.store import mailboxes, migrate, nodes
+from edgeplane.store.database import Database
+from edgeplane.store.workers import Tx
+from edgeplane.swarm.addresses import address_of, name_of
+from kit.processes import AGENT_TOKEN, ControlPlane
+from kit.swarm import Swarm
+
+CONCURRENCY = 64  #: creates open at once, and deliveries of the floor
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round came to."""
+
+    per_second: float  #: tasks, from the first POST until the last success was committed
+    floor: float  #: deliveries per second
+    p50: float  #: milliseconds from a row's creation to its end, by the rows
+    p99: float
+    answered_p50: float  #: milliseconds from a POST to its answer
+    cpu_us: float  #: of the control plane, per task
+
+
+@dataclass
+class Fleet:
+    """What is measured, while it runs."""
+
+    control: ControlPlane
+    swarm: Swarm
+    other: Swarm  #: the floor's
+    door: Door
+    view: View
+
+
+def main() -> int:
+    asked = _arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.sched_setaffinity(0, cores.OTHERS)
+    try:
+        for engine in ["sqlite", "mariadb"] if asked.engine == "both" else [asked.engine]:
+            with tempfile.TemporaryDirectory(prefix="edgeplane-fleet-") as name:
+                folder = Path(name)
+                folder.chmod(0o711)  # MariaDB's own user must reach its folder
+                _measure(engine, folder, asked.nodes, asked.rounds)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _measure(engine: str, folder: Path, count: int, rounds: int) -> None:
+    store: Store = Sqlite(folder) if engine == "sqlite" else Mariadb(folder / "db")
+    with contextlib.closing(store), _running(store, folder, count) as fleet:
+        print(f"{store.title}, {count} nodes, one purge each, {CONCURRENCY} creates at once")
+        uvloop.run(load.run(fleet.door, fleet.view, count, CONCURRENCY))  # connections are made
+        done = []
+        for number in range(1, rounds + 1):
+            done.append(_round(fleet, count))
+            print(_line(f"round {number}", done[-1:]), flush=True)
+        print(_line("median", done))
+        rss = stage.rss_mib(fleet.control), stage.rss_mib(fleet.swarm)
+        print(f"  resident: control plane {rss[0]:.0f} MiB, swarm {rss[1]:.0f} MiB")
+        fleet.swarm.stop()
+        made = fleet.swarm.summary()
+        print(f"  the swarm had {made['requests']} requests and made {made['effects']} effects")
+        print(f"  {os.getloadavg()[0]:.1f} is the machine's load average\n", flush=True)
+
+
+def _round(fleet: Fleet, count: int) -> Round:
+    cpu = stage.cpu_seconds(fleet.control)
+    done = uvloop.run(load.run(fleet.door, fleet.view, count, CONCURRENCY))
+    cpu = stage.cpu_seconds(fleet.control) - cpu
+    waits = fleet.view.waits(done.first_id)
+    client = Client(port=fleet.other.port, token=AGENT_TOKEN, addresses=count, swarm=True)
+    floor = floors.measure(client, Run(count, CONCURRENCY))
+    return Round(
+        per_second=count / done.seconds,
+        floor=count / floor.seconds,
+        p50=_percentile(waits, 50),
+        p99=_percentile(waits, 99),
+        answered_p50=_percentile(done.create_seconds, 50),
+        cpu_us=1e6 * cpu / count,
+    )
+
+
+@contextmanager
+def _running(store: Store, folder: Path, count: int) -> Iterator[Fleet]:
+    """Start a swarm and a control plane that has its nodes."""
+    with ExitStack() as stack:
+        swarm, other = (Swarm(folder / name, count).up() for name in ("swarm", "other"))
+        stack.callback(swarm.kill)
+        stack.callback(other.kill)
+        (folder / "control" / "state").mkdir(parents=True)
+        migrate.upgrade(make_url(store.control))
+        ids = uvloop.run(_register(store.control, count, swarm.port))
+        control = ControlPlane(folder / "control", store.env)
+        stack.callback(control.kill)
+        with cores.starting_on(cores.CONTROL):
+            control.up()
+        view = store.view()
+        stack.callback(view.close)
+        yield Fleet(control, swarm, other, Door(control.port, control.token, ids), view)
+
+
+async def _register(url: str, count: int, port: int) -> list[int]:
+    """Store a node for each agent, past the API; return their ids."""
+    database = Database(make_url(url))
+
+    def add(tx: Tx) -> list[int]:
+        ids = []
+        for number in range(1, count + 1):
+            node = NewNode(
+                name=name_of(number),
+                main_ip=address_of(number),
+                agent_port=port,
+                enabled=True,
+                status=NodeStatus.ONLINE,
+                sub_ips=(),
+            )
+            ids.append(nodes.add(tx, node))
+            mailboxes.add(tx, ids[-1])
+        return ids
+
+    try:
+        return await database.write(add)
+    finally:
+        await database.close()
+
+
+def _line(title: str, done: Sequence[Round]) -> str:
+    def middle(name: str) -> float:
+        return float(median(getattr(one, name) for one in done))
+
+    share = median(one.per_second / one.floor for one in done)
+    return (
+        f"  {title:<8} {middle('per_second'):6.0f} tasks/s = {share:.2f} of the floor"
+        f" ({middle('floor'):.0f}/s); created to success p50 {middle('p50'):.0f} ms,"
+        f" p99 {middle('p99'):.0f} ms; create answered p50 {middle('answered_p50'):.1f} ms;"
+        f" CPU {middle('cpu_us'):.0f} us a task"
+    )
+
+
+def _percentile(seconds: Sequence[float], percent: int) -> float:
+    """Return a percentile, in milliseconds."""
+    ordered = sorted(seconds)
+    return 1000 * ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fleet", description=__doc__)
+    parser.add_argument("--nodes", type=int, default=1_000, help="how many (default 1000)")
+    parser.add_argument("--rounds", type=int, default=3, help="how many (default 3)")
+    parser.add_argument("--engine", choices=["sqlite", "mariadb", "both"], default="both")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

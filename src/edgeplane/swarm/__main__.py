@@ -1,0 +1,5 @@
+"""``python -m edgeplane.swarm``."""
+
+from edgeplane.swarm.cli import main
+
+main()

@@ -1,0 +1,173 @@
+"""An agent of the swarm keeps the agent's promises, whatever befalls it."""
+
+import asyncio
+
+import pytest
+from msgspec import Raw
+
+from edgeplane.swarm.faults import Dice, Faults, Point
+from edgeplane.transport.base import Refused, Stale, Unanswered
+from edgeplane.wire import ExecuteRequest
+
+
+def _seed(point):
+    """Return a seed that kills the first agent in its first turn, at a point, and nobody else."""
+    for seed in range(10_000):
+        dice = Dice(Faults(kill=0.3, seed=seed))
+        others = [dice.fate(1, turn).dies for turn in (2, 3)] + [dice.fate(2, 1).dies]
+        if dice.fate(1, 1).dies is point and others == [None] * 3:
+            return seed
+    raise AssertionError
+
+
+async def test_a_request_is_done_once_and_told_the_same_again(swarm):
+    """The second answer is the journal's."""
+    here = await swarm()
+    first = await here.ask("r1")
+    assert (first.status, await here.ask("r1", attempt=2)) == ("success", first)
+    assert here.told("effect") == ["r1"]
+    assert here.tally.counts.duplicates == 1
+
+
+async def test_agents_do_not_know_each_others_requests(swarm):
+    """One id at two agents is two effects."""
+    here = await swarm()
+    await here.ask("r1", agent=1)
+    await here.ask("r1", agent=2)
+    assert here.told("effect") == ["r1", "r1"]
+
+
+@pytest.mark.parametrize("point", Point)
+async def test_a_killed_agent_makes_one_effect_all_the_same(swarm, point):
+    """Wherever it dies: its journal says what it was at, and its file whether that was done."""
+    here = await swarm(kill=0.3, seed=_seed(point), down=0.01)
+    with pytest.raises(Unanswered):
+        await here.ask("r1")
+    await here.back()
+    assert (await here.ask("r1", attempt=2)).status == "success"
+    assert here.told("effect") == ["r1"]
+    assert here.tally.counts.kills == 1
+    assert here.tally.counts.duplicates == (point is Point.BEFORE_ANSWER)
+    assert here.tally.counts.recovered == (point is Point.AFTER_EFFECT)
+
+
+async def test_a_killed_agent_is_away_alone_and_forgets_what_it_ran(swarm):
+    """What ran at it has no effect until it is asked for again; its neighbour serves on."""
+    here = await swarm(latency=0.05, down=0.01)
+    agent = here.fleet.at("127.1.0.1")
+    running = asyncio.create_task(here.ask("r1"))
+    while not any(run.begun for run in agent.running.values()):
+        await asyncio.sleep(0.001)
+    here.fleet.kill(agent)
+    with pytest.raises(Unanswered):
+        await running
+    assert (await here.ask("r2", agent=2)).status == "success"
+    await here.back()
+    assert here.told("effect") == ["r2"]
+    await here.ask("r1")
+    assert here.told("effect") == ["r2", "r1"]
+
+
+async def test_who_joins_under_a_new_epoch_dies_with_the_agent(swarm):
+    """What waited for the epoch to be on record is forgotten too; the epoch is not."""
+    here = await swarm(latency=1e6, down=0.01)
+    agent = here.fleet.at("127.1.0.1")
+    told = []
+    for epoch in (1, 2):
+        request = ExecuteRequest("r1", "reload", node_id=1, epoch=epoch)
+        here.fleet.execute(agent, request, told.append)
+    here.fleet.kill(agent)
+    await here.back()
+    assert (agent.running, agent.epochs, told) == ({}, {1: 2}, [])
+
+
+@pytest.mark.parametrize("point", [Point.AFTER_BEGUN, Point.AFTER_EFFECT])
+async def test_a_swarm_that_is_started_again_knows_what_its_agents_were_at(swarm, point):
+    """Journal and effects are read from their files."""
+    here = await swarm(kill=0.3, seed=_seed(point), down=0.01)
+    await here.ask("done", agent=2)
+    with pytest.raises(Unanswered):
+        await here.ask("r1")
+    here = await swarm()
+    await here.ask("done", agent=2)
+    await here.ask("r1")
+    assert sorted(here.told("effect")) == ["done", "r1"]
+
+
+async def test_an_answer_that_is_dropped_is_in_the_journal(swarm):
+    """The connection is cut after the effect, also on the new connection tried at once."""
+    here = await swarm(drop=1.0)
+    with pytest.raises(Unanswered):
+        await here.ask("r1")
+    assert here.told("effect") == ["r1"]
+    assert here.tally.counts.drops == 1
+
+
+async def test_what_is_to_fail_fails_without_an_effect_until_a_higher_attempt(swarm):
+    """The failure is the journal's until then."""
+    here = await swarm(fail=1.0)
+    failed = await here.ask("r1")
+    assert (failed.status, await here.ask("r1")) == ("failed", failed)
+    assert (here.told("effect"), here.tally.counts.failures) == ([], 1)
+    assert (await here.ask("r1", attempt=2)).status == "failed"
+    assert here.tally.counts.failures == 2
+
+
+async def test_a_zombie_answers_after_the_limit_and_others_meanwhile(swarm):
+    """Its effect is made in time: who asks again is answered, if that one is no zombie too."""
+    here = await swarm(zombie=0.5, seed=_zombie_seed())
+    late = asyncio.create_task(here.ask("r1", timeout_seconds=1))
+    while not here.told("effect"):
+        await asyncio.sleep(0.001)
+    prompt = await here.ask("r1", attempt=2, timeout_seconds=1)
+    assert not late.done()
+    assert await late == prompt
+    assert here.told("effect") == ["r1"]
+
+
+def _zombie_seed():
+    """Return a seed that makes a zombie of the first request only."""
+    for seed in range(1_000):
+        dice = Dice(Faults(zombie=0.5, seed=seed))
+        if [dice.fate(1, turn).late for turn in (1, 2)] == [True, False]:
+            return seed
+    raise AssertionError
+
+
+async def test_requests_at_the_same_time_are_joined(swarm):
+    """One effect, one answer for all."""
+    here = await swarm(latency=0.01)
+    told = await asyncio.gather(*(here.ask("r1") for _ in range(20)))
+    assert (len(set(map(str, told))), here.told("effect")) == (1, ["r1"])
+
+
+async def test_an_execution_over_its_limit_is_given_up_without_an_effect(swarm):
+    """It stays begun, and goes on when it is asked for again."""
+    here = await swarm(latency=1000.0)
+    with pytest.raises(Exception, match="503: timed out after 1 s"):
+        await here.ask("r1", timeout_seconds=1)
+    assert here.told("effect") == []
+
+
+async def test_a_stale_epoch_is_refused_for_its_node_only(swarm):
+    """Also by an agent that was killed since."""
+    here = await swarm(down=0.01)
+    await here.ask("r1", node_id=1, epoch=5)
+    await here.ask("r2", node_id=2, epoch=1)
+    here.fleet.kill(here.fleet.at("127.1.0.1"))
+    await here.back()
+    with pytest.raises(Stale, match="stale epoch 4 for node 1: this agent follows 5"):
+        await here.ask("r3", node_id=1, epoch=4)
+    await here.ask("r4", node_id=1, epoch=5, agent=2)
+    assert here.told("effect") == ["r1", "r2", "r4"]
+
+
+async def test_an_id_belongs_to_its_type_and_payload(swarm):
+    """Another payload under it is refused, and changes nothing."""
+    here = await swarm()
+    await here.ask("r1", payload=Raw(b'{"a":1}'))
+    for other in ({"payload": Raw(b'{"a":2}')}, {"kind": "purge_cache"}):
+        with pytest.raises(Refused, match="409: requestId: r1 was used"):
+            await here.ask("r1", **other)
+    await here.ask("r1", payload=Raw(b'{ "a": 1 }'))
+    assert here.told("effect") == ["r1"]
