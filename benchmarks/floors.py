@@ -34,12 +34,8 @@ from edgeplane.store import mailboxes, nodes
 from edgeplane.store.database import Database
 from edgeplane.store.mailboxes import Lease
 from edgeplane.store.workers import Tx
-<<<<<<< HEAD
-from edgeplane.transport.base import Address, Ending
-=======
 from edgeplane.swarm.addresses import address_of
-from edgeplane.transport.base import Address
->>>>>>> swarm
+from edgeplane.transport.base import Address, Ending
 from edgeplane.transport.push import PushTransport
 from edgeplane.wire import MAX_BATCH, CancelState, ExecuteReply, ExecuteRequest, payload_digest
 
