@@ -10,8 +10,6 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from edgeplane.model.tasks import MAX_ERROR_BYTES
-
 EXECUTE_PATH = "/agent/v1/tasks/execute"
 BATCH_PATH = "/agent/v1/tasks/execute-batch"
 CANCEL_PATH = "/agent/v1/tasks/cancel"
@@ -20,7 +18,7 @@ HEALTH_PATH = "/agent/v1/health"
 MAX_BODY_BYTES = (1 << 20) + (64 << 10)  #: a largest payload and what surrounds it
 MAX_REPLY_BYTES = 256 << 10
 MAX_BATCH = 100  #: tasks in one batch; all of them together keep to MAX_BODY_BYTES
-MAX_RESULT_BYTES = 6 * MAX_ERROR_BYTES + 1_024  #: one result of a batch, every byte escaped
+MAX_RESULT_BYTES = 64 << 10  #: one result of a batch, with every byte of its words escaped
 MAX_NUMBER = 2**53
 
 
