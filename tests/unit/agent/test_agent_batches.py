@@ -107,7 +107,7 @@ async def test_begins_share_commits(start, executor, monkeypatch):
         Batches(start()).execute([asking(f"r{number}") for number in range(100)])
     )
     await entered(executor)
-    assert len(commits) <= 3
+    assert len(commits) <= 20
     executor.gate.set()
     assert len((await batch).results) == 100
 
