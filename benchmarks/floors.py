@@ -11,7 +11,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from random import SystemRandom
 from typing import Any, TypeVar
 
@@ -35,9 +35,9 @@ from edgeplane.store.database import Database
 from edgeplane.store.mailboxes import Lease
 from edgeplane.store.workers import Tx
 from edgeplane.swarm.addresses import address_of
-from edgeplane.transport.base import Address
+from edgeplane.transport.base import Address, Ending
 from edgeplane.transport.push import PushTransport
-from edgeplane.wire import ExecuteReply, ExecuteRequest, payload_digest
+from edgeplane.wire import CancelState, ExecuteReply, ExecuteRequest, payload_digest
 
 T = TypeVar("T")
 
@@ -133,6 +133,16 @@ class _AnswersAtOnce:
         """Succeed."""
         del address, seconds
         return ExecuteReply(request.request_id, "success", "Cache purged")
+
+    async def deliver_many(
+        self, address: Address, requests: Sequence[ExecuteRequest], seconds: float
+    ) -> list[Ending]:
+        """Succeed with each."""
+        return [await self.deliver(address, request, seconds) for request in requests]
+
+    async def cancel(self, *_given: object, **_options: object) -> CancelState:
+        """Come too late."""
+        return "done"
 
     async def close(self) -> None:
         """Nothing is open."""

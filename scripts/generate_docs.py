@@ -97,16 +97,30 @@ _TASK_ERRORS = """
 
 | it begins with | what happened | tried again by itself |
 |---|---|---|
-| `agent unreachable: connect to ...` | nothing arrived at the node | yes, until the deadline; uses up no attempt |
+| `agent unreachable: connect to ...` | nothing arrived at the node; each of its addresses has its own words | yes, until the deadline; uses up no attempt |
 | `no answer from ... timed out` | sent, not answered in time | yes: the same request is asked again, never guessed |
-| `no answer from ...: connection closed` | sent, and the connection ended first | yes, likewise |
+| `no answer from ...` and anything else | sent, and the connection ended, or brought what is no HTTP | yes, likewise |
+| `sent to ... on a connection that ended; then ...` | sent on a kept connection that ended, and no new one came about; what follows says why | yes, likewise |
 | `agent's answer is not understood` | something answered that is not our agent | yes |
-| `agent returned status 429` or `5..` | the agent cannot take it now | yes |
-| `agent returned status 401` | the agent has another `AGENT_TOKEN` | no: mend the token, then retry |
-| `agent returned status 4..` | the agent (or what answers in its place) refuses it | no |
+| `sent in a batch, and its result is not in the agent's answer` | it was still under way when the others were answered, or the answer was cut short | yes, likewise |
+| `agent answered for another request` | something between, or at that address, mixes answers up | yes |
+| `agent returned status 408`, `429` or `5..` | the agent cannot take it now | yes |
+| `agent returned status 503: timed out after ...` | given up over its `timeoutSeconds` before it took effect; nothing of it will appear | yes |
 | `agent returned status 409: stale epoch` | the agent follows another owner of the node | yes |
+| `agent returned status 409: generation: ...` | the agent has begun a later config of the node | no: this one is past |
+| `cancelled before it took effect` | it was cancelled in time; nothing of it appears | no |
+| `agent returned status 401` | the agent has another `AGENT_TOKEN` | no: mend the token, then retry |
+| `agent returned status 3..` or another `4..` | the agent (or what answers in its place) refuses it | no |
+| `agent returned error code N` | answered 200 with an error inside: no agent of ours does that | no |
+| `the control plane is out of file descriptors` | nothing was sent | yes; raise its `LimitNOFILE=` |
+| `delivery failed inside the control plane` | a fault of ours; the log of the control plane has it | yes |
+| `the lease lapsed before the task was sent` | the control plane was held up for seconds (a pause, its database); nothing was sent | yes, at once; uses up no attempt |
+| `whoever had sent it is gone: asked again` | a control plane died while the task was out. It is the message of that attempt in `task_attempts`, not a `lastError` | yes, at once; uses up no attempt |
 | `deadline exceeded` | not done within `deadlineSeconds`; the last error follows | no |
 | anything else | the agent carried it out and these are its own words | no |
+
+"Yes" ends with `maxAttempts`: then the task is final whatever it says, but for what uses up no attempt. `maxAttempts: 1` turns
+all of it off, except that a task which nobody can have sent any more is asked for again. Final is final until a person retries.
 """.splitlines()
 
 PAGES = {"state-machine.md": state_machine, "errors.md": error_table}

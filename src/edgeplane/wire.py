@@ -11,10 +11,14 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 EXECUTE_PATH = "/agent/v1/tasks/execute"
+BATCH_PATH = "/agent/v1/tasks/execute-batch"
+CANCEL_PATH = "/agent/v1/tasks/cancel"
 HEALTH_PATH = "/agent/v1/health"
 
 MAX_BODY_BYTES = (1 << 20) + (64 << 10)  #: a largest payload and what surrounds it
 MAX_REPLY_BYTES = 256 << 10
+MAX_BATCH = 100  #: tasks in one batch; all of them together keep to MAX_BODY_BYTES
+MAX_RESULT_BYTES = 64 << 10  #: one result of a batch, with every byte of its words escaped
 MAX_NUMBER = 2**53
 
 
@@ -23,7 +27,8 @@ class ExecuteRequest(Struct, rename="camel", forbid_unknown_fields=True, omit_de
 
     ``attempt`` is the number of the run: a request that failed runs again only under a higher one.
     ``epoch`` numbers the owner of the node ``node_id``: an agent follows the highest it has seen
-    for that node, and refuses lower ones.
+    for that node, and refuses lower ones. ``generation`` numbers the node's wanted config: once an
+    agent has begun one, it begins no lower one for that node.
     """
 
     request_id: str
@@ -33,6 +38,45 @@ class ExecuteRequest(Struct, rename="camel", forbid_unknown_fields=True, omit_de
     timeout_seconds: Annotated[int, Meta(ge=1, le=3600)] | None = None
     node_id: Annotated[int, Meta(ge=1, le=MAX_NUMBER)] | None = None
     epoch: Annotated[int, Meta(ge=0, le=MAX_NUMBER)] | None = None
+    generation: Annotated[int, Meta(ge=0, le=MAX_NUMBER)] | None = None
+
+
+class BatchRequest(Struct, forbid_unknown_fields=True):
+    """Control plane to agent: carry these out, each as if it had been sent alone."""
+
+    tasks: Annotated[list[ExecuteRequest], Meta(min_length=1, max_length=MAX_BATCH)]
+
+
+class CancelRequest(Struct, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
+    """Control plane to agent: let this have no effect, if it has none yet.
+
+    ``attempt`` is the highest that is meant. Without it, what runs now is meant; or, where nothing
+    is known of the request, every attempt of it that may still arrive.
+    """
+
+    request_id: str
+    node_id: Annotated[int, Meta(ge=1, le=MAX_NUMBER)] | None = None
+    epoch: Annotated[int, Meta(ge=0, le=MAX_NUMBER)] | None = None
+    attempt: Annotated[int, Meta(ge=1, le=MAX_NUMBER)] | None = None
+
+
+CancelState = Literal["cancelled", "done", "running", "unknown"]
+
+
+class CancelReply(Struct, rename="camel"):
+    """Agent to control plane: how the request stands, now that nothing of it will begin.
+
+    ``cancelled``: it took no effect, and takes none. ``done``: it had ended before. ``running``:
+    its effect is under way. ``unknown``: the agent does not know it, or cannot tell what an
+    interrupted run of it did; it begins no effect of it from now on.
+    """
+
+    request_id: str
+    state: CancelState
+
+
+#: How a request ends (failed, in these words) that was cancelled in time.
+CANCELLED = "cancelled before it took effect"
 
 
 class ExecuteReply(Struct, rename="camel"):
@@ -41,6 +85,32 @@ class ExecuteReply(Struct, rename="camel"):
     request_id: str
     status: Literal["success", "failed"]
     message: str
+
+
+class RefusalData(Struct, rename="camel"):
+    """What an error says beside its words: the generation that stands before an outdated one."""
+
+    begun_generation: int
+
+
+class BatchRefusal(Struct, rename="camel", omit_defaults=True):
+    """One task of a batch that was refused; ``http_status`` as if it had been sent alone."""
+
+    request_id: str
+    http_status: int
+    code: int
+    error: str
+    retry_after: int | None = None  #: seconds
+    data: RefusalData | None = None
+
+
+class BatchReply(Struct):
+    """Agent to control plane: one result for each task, in the order asked.
+
+    Only what is still under way when the batch's time is up has none.
+    """
+
+    results: list[ExecuteReply | BatchRefusal]
 
 
 class HealthReply(Struct, rename="camel"):
@@ -76,6 +146,6 @@ def envelope(data: object) -> bytes:
     return b'{"code":0,"message":"success","data":' + msgspec.json.encode(data) + b"}"
 
 
-def error_envelope(code: int, message: str) -> bytes:
+def error_envelope(code: int, message: str, data: RefusalData | None = None) -> bytes:
     """Render an error."""
-    return msgspec.json.encode({"code": code, "message": message, "data": None})
+    return msgspec.json.encode({"code": code, "message": message, "data": data})

@@ -1,6 +1,7 @@
 """Every place where a process may be killed: it dies there, and all is well after its restart."""
 
 import re
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import edgeplane
 from chaos.stage import Stage
 from edgeplane.observe.crashpoints import AGENT_POINTS, CONTROL_POINTS
+from kit.processes import Agent
 from kit.tables import Tables
 
 
@@ -40,7 +42,13 @@ CASES = {
     "agent.before_done": Left("*", effect=True),
     "agent.after_done": Left("*", effect=True, passages=(1, 2)),
     "agent.after_answer": Left("*", effect=True),
+    "agent.before_cancel": Left("*", effect=False),
+    "agent.after_cancel": Left("*", effect=False),
 }
+
+
+CANCEL_POINTS = ("agent.before_cancel", "agent.after_cancel")
+EXECUTE_POINTS = [point for point in AGENT_POINTS if point not in CANCEL_POINTS]
 
 
 def _each(points):
@@ -99,7 +107,7 @@ def test_a_control_plane_killed_there_loses_nothing(stage, point, passage):
     assert stage.finish() == []
 
 
-@pytest.mark.parametrize(("point", "passage"), _each(AGENT_POINTS))
+@pytest.mark.parametrize(("point", "passage"), _each(EXECUTE_POINTS))
 def test_an_agent_killed_there_does_nothing_twice(standing, point, passage):
     """It dies at the point; restarted, each task ends in one effect, within the bound."""
     stage, control = standing
@@ -114,6 +122,25 @@ def test_an_agent_killed_there_does_nothing_twice(standing, point, passage):
         stage.ask_all(control)  # they wait for the agent
     stage.restart(agent)
     assert stage.verdict() == []
+    assert agent.stop() == 0
+
+
+@pytest.mark.parametrize("point", CANCEL_POINTS)
+def test_an_agent_killed_while_it_cancels_has_done_it_or_not(tmp_path, point):
+    """A task that comes after its cancel has no effect once that is on record; else it has one."""
+    agent = Agent(tmp_path).up(EDGEPLANE_CRASH_AT=point)
+    with pytest.raises(OSError, match=r"closed|reset"):
+        agent.post("/tasks/cancel", {"requestId": "r1"})
+    assert agent.wait() == -signal.SIGKILL
+    assert any(agent.work.glob("cmdb_*")) is CASES[point].effect
+    agent.up()
+    answer = agent.post("/tasks/execute", {"requestId": "r1", "type": "reload"})
+    cancelled = point == "agent.after_cancel"
+    assert answer["data"]["status"] == ("failed" if cancelled else "success")
+    assert (agent.work / "cmdb_reload_r1.txt").exists() is not cancelled
+    assert agent.post("/tasks/cancel", {"requestId": "r1"})["data"]["state"] == (
+        "unknown" if cancelled else "done"
+    )
     assert agent.stop() == 0
 
 

@@ -8,7 +8,7 @@ from collections import deque
 from typing import Any
 
 from edgeplane.transport.base import Address
-from edgeplane.wire import ExecuteRequest
+from edgeplane.wire import CANCEL_PATH, EXECUTE_PATH, ExecuteRequest
 
 
 def request(request_id="r-1", **given):
@@ -29,9 +29,36 @@ def http(status=200, body=None, *headers, version="1.1"):
     return "\r\n".join([*lines, "", ""]).encode() + content
 
 
-def refusal(code, message="the agent's own words"):
+def refusal(code, message="the agent's own words", data=None):
     """Make an error's body."""
-    return json.dumps({"code": code, "message": message, "data": None}).encode()
+    return json.dumps({"code": code, "message": message, "data": data}).encode()
+
+
+def item(request_id, status="success", message="done"):
+    """Make one result of a batch."""
+    return {"requestId": request_id, "status": status, "message": message}
+
+
+def refused(request_id, http_status, code, error="the agent's own words", **more):
+    """Make one result of a batch that is a refusal."""
+    return {
+        "requestId": request_id,
+        "httpStatus": http_status,
+        "code": code,
+        "error": error,
+        **more,
+    }
+
+
+def results(*items):
+    """Make the body of a batch's answer."""
+    return json.dumps({"code": 0, "message": "success", "data": {"results": items}}).encode()
+
+
+def state(request_id="r-1", told="cancelled"):
+    """Make the body of a cancel's answer."""
+    data = {"requestId": request_id, "state": told}
+    return json.dumps({"code": 0, "message": "success", "data": data}).encode()
 
 
 class Hangup:
@@ -50,9 +77,15 @@ class Silence:
 
 
 class Scripted:
-    """Takes one step of its script for each request; without any left, it succeeds."""
+    """Takes one step of its script for each request; without any left, it succeeds.
 
-    def __init__(self):
+    Args:
+        batches: whether it knows them; one from before does not, nor cancels.
+
+    """
+
+    def __init__(self, *, batches=True):
+        self.batches = batches
         self.script: deque[Any] = deque()
         self.heads = []
         self.bodies = []
@@ -99,7 +132,8 @@ class Scripted:
         self.heads.append((head.split("\r\n")[0], lines))
         self.bodies.append(body)
         self.asked.set()
-        step = self.script.popleft() if self.script else http(200, reply(_id_of(body)))
+        path = head.split()[1]
+        step = self.script.popleft() if self.script else self._usual(path, json.loads(body))
         if isinstance(step, Hangup):
             return await self._hang_up(writer, step)
         if isinstance(step, Silence):
@@ -109,6 +143,19 @@ class Scripted:
         await writer.drain()
         return True
 
+    def paths(self):
+        """Return the paths that were asked, in order."""
+        return [line.split()[1] for line, _ in self.heads]
+
+    def _usual(self, path, asked):
+        if path == EXECUTE_PATH:
+            return http(200, reply(asked["requestId"]))
+        if not self.batches:
+            return http(404, refusal(3001, "path: nothing is here"))
+        if path == CANCEL_PATH:
+            return http(200, state(asked["requestId"]))
+        return http(200, results(*(item(task["requestId"]) for task in asked["tasks"])))
+
     async def _hang_up(self, writer, step):
         writer.write(step.said)
         await writer.drain()
@@ -117,7 +164,3 @@ class Scripted:
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             writer.transport.abort()
         return False
-
-
-def _id_of(body):
-    return json.loads(body)["requestId"]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -20,8 +20,8 @@ from edgeplane.services.intake import Intake
 from edgeplane.store.database import Database
 from edgeplane.store.mailboxes import Lease
 from edgeplane.store.workers import Tx
-from edgeplane.transport.base import Address
-from edgeplane.wire import ExecuteReply, ExecuteRequest
+from edgeplane.transport.base import Address, Ending, TransportError
+from edgeplane.wire import CancelState, ExecuteReply, ExecuteRequest
 
 T = TypeVar("T")
 PATIENCE = 15.0
@@ -55,6 +55,7 @@ class ScriptedTransport:
     def __init__(self, at_once: Callable[[Call], None] | None = None) -> None:
         self.at_once = at_once
         self.calls: list[Call] = []
+        self.cancelled: list[str] = []
         self.out: Counter[int | None] = Counter()  #: by node
         self.most_out = 0
         self.most_at_a_node = 0
@@ -77,6 +78,34 @@ class ScriptedTransport:
             return await call.answer
         finally:
             self.out[request.node_id] -= 1
+
+    async def deliver_many(
+        self, address: Address, requests: Sequence[ExecuteRequest], seconds: float
+    ) -> list[Ending]:
+        """Note a call for each, and wait for all."""
+        found = await asyncio.gather(
+            *(self.deliver(address, request, seconds) for request in requests),
+            return_exceptions=True,
+        )
+        for one in found:
+            if not isinstance(one, ExecuteReply | TransportError):
+                raise one
+        return [one for one in found if isinstance(one, ExecuteReply | TransportError)]
+
+    async def cancel(
+        self,
+        address: Address,
+        request_id: str,
+        node_id: int | None,
+        epoch: int | None,
+        seconds: float,
+        *,
+        attempt: int | None = None,
+    ) -> CancelState:
+        """Note the cancel; it comes too early."""
+        del address, node_id, epoch, seconds, attempt
+        self.cancelled.append(request_id)
+        return "unknown"
 
     async def close(self) -> None:
         """Count it."""

@@ -222,6 +222,16 @@ class Agent(Process):
         """Wait until it listens, having been started."""
         self.wait_for("Agent server running on")
 
+    def post(self, path: str, body: Any) -> dict[str, Any]:
+        """Call the agent as a control plane would; return the envelope."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/agent/v1{path}",
+            json.dumps(body).encode(),
+            {"Authorization": f"Bearer {AGENT_TOKEN}"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return dict(json.load(answer))
+
 
 def _clean_environ() -> dict[str, str]:
     """Return this environment without any setting of ours, nor a proxy."""

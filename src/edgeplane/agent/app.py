@@ -1,6 +1,6 @@
 """The HTTP door: requests become calls, answers become envelopes; no rule of execution lives here.
 
-Plain ASGI, because an agent answers two paths and should start at once and stay small.
+Plain ASGI, because an agent answers a few paths and should start at once and stay small.
 """
 
 import asyncio
@@ -11,19 +11,22 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMap
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from edgeplane.agent.batches import Batches
 from edgeplane.agent.executions import Executions
-from edgeplane.agent.requests import read_request
+from edgeplane.agent.refusals import Outdated, TooLarge, WrongMethod
+from edgeplane.agent.requests import read_batch, read_cancel, read_request
 from edgeplane.model.errors import (
     DomainError,
     Internal,
     Invalid,
-    NotAllowed,
     NotFound,
     TooMany,
     Unauthenticated,
 )
 from edgeplane.observe.crashpoints import crash_point
 from edgeplane.wire import (
+    BATCH_PATH,
+    CANCEL_PATH,
     EXECUTE_PATH,
     HEALTH_PATH,
     MAX_BODY_BYTES,
@@ -44,14 +47,6 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-class _WrongMethod(NotAllowed):
-    status = 405
-
-
-class _TooLarge(NotAllowed):
-    status = 413
-
-
 class _DisconnectedError(Exception):
     """The connection ended before the request did, or before its answer."""
 
@@ -64,7 +59,7 @@ class _Answer:
 
 
 class AgentApp:
-    """``POST /agent/v1/tasks/execute`` and ``GET /agent/v1/health``, for whoever shows the token.
+    """What is answered below ``/agent/v1`` to whoever shows the token.
 
     Args:
         executions: carries requests out.
@@ -83,12 +78,15 @@ class AgentApp:
         body_seconds: float = BODY_SECONDS,
     ) -> None:
         self._executions = executions
+        self._batches = Batches(executions)
         self._token = token.encode("utf-8")
         self._health = health
         self._body_seconds = body_seconds
         self._busy = 0
         self._routes: dict[str, tuple[str, Callable[[Scope, Receive], Awaitable[_Answer]]]] = {
             EXECUTE_PATH: ("POST", self._execute),
+            BATCH_PATH: ("POST", self._execute_batch),
+            CANCEL_PATH: ("POST", self._cancel),
             HEALTH_PATH: ("GET", self._tell_health),
         }
 
@@ -111,7 +109,7 @@ class AgentApp:
             }
         )
         await send({"type": "http.response.body", "body": answer.body})
-        if scope["path"] == EXECUTE_PATH:
+        if scope["path"] in {EXECUTE_PATH, BATCH_PATH}:
             # The event loop has written the bytes out by its next turn.
             asyncio.get_running_loop().call_soon(crash_point, "agent.after_answer")
 
@@ -120,7 +118,7 @@ class AgentApp:
             method, handler = self._route(scope["path"])
             if scope["method"] != method:
                 return _refusal(
-                    _WrongMethod(f"method: {scope['path']} takes {method}"),
+                    WrongMethod(f"method: {scope['path']} takes {method}"),
                     (b"allow", method.encode("ascii")),
                 )
             self._check_bearer(scope["headers"])
@@ -154,12 +152,30 @@ class AgentApp:
             raise Unauthenticated("unauthorized")
 
     async def _execute(self, scope: Scope, receive: Receive) -> _Answer:
+        return await self._posted(
+            scope, receive, lambda body: self._executions.execute(read_request(body))
+        )
+
+    async def _execute_batch(self, scope: Scope, receive: Receive) -> _Answer:
+        return await self._posted(
+            scope, receive, lambda body: self._batches.execute(read_batch(body))
+        )
+
+    async def _cancel(self, scope: Scope, receive: Receive) -> _Answer:
+        return await self._posted(
+            scope, receive, lambda body: self._executions.cancel(read_cancel(body))
+        )
+
+    async def _posted(
+        self, scope: Scope, receive: Receive, act: Callable[[bytes], Coroutine[Any, Any, object]]
+    ) -> _Answer:
+        """Answer with what an act makes of the body, while there is room."""
         if self._busy >= MAX_CONCURRENT:
             raise TooMany(f"{MAX_CONCURRENT} requests are under way; ask again", retry_after=1)
         self._busy += 1
         try:
             body = await self._read_body(scope["headers"], receive)
-            reply = await _while_there(receive, self._executions.execute(read_request(body)))
+            reply = await _while_there(receive, act(body))
         finally:
             self._busy -= 1
         return _Answer(200, envelope(reply))
@@ -222,9 +238,10 @@ def _header(headers: _Headers, wanted: bytes) -> bytes:
     return b""
 
 
-def _too_large() -> _TooLarge:
-    return _TooLarge(f"body: at most {MAX_BODY_BYTES} bytes are allowed")
+def _too_large() -> TooLarge:
+    return TooLarge(f"body: at most {MAX_BODY_BYTES} bytes are allowed")
 
 
 def _refusal(error: DomainError, *headers: tuple[bytes, bytes]) -> _Answer:
-    return _Answer(error.status, error_envelope(error.code, error.message), headers)
+    data = error.data if isinstance(error, Outdated) else None
+    return _Answer(error.status, error_envelope(error.code, error.message, data), headers)

@@ -2,44 +2,48 @@
 
 A request is journaled before its effect and again before its answer. Asked for while it runs, it is
 joined; asked for afterwards, it is answered from the journal; found begun by a process that died,
-it is its executor that says whether the effect was made. How requests arrive is a transport's
-business, not known here; a caller that goes away changes nothing.
+it is its executor that says whether the effect was made. What is cancelled before its effect is
+journaled as failed, and so is a config that a later generation overtakes. How requests arrive is a
+transport's business, not known here; a caller that goes away changes nothing.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Final
 
-from edgeplane.agent.executors.base import Executor, NotNow, Outcome, Permit, Unclear
+from edgeplane.agent.executors.base import Executor, Outcome
 from edgeplane.agent.journal import Journal
-from edgeplane.agent.journal_file import Asked, Standing
-from edgeplane.model.errors import AlreadyExists, DomainError, Internal, TooMany, WrongState
-from edgeplane.model.tasks import DEFAULT_TIMEOUT_SECONDS, bounded_text
+from edgeplane.agent.journal_file import Asked, Found, Standing
+from edgeplane.agent.refusals import Outdated, different, outdated, stopping
+from edgeplane.agent.workers import Stop, Workers
+from edgeplane.model.errors import DomainError, TooMany, WrongState
+from edgeplane.model.tasks import TaskKind, bounded_text
 from edgeplane.observe.crashpoints import crash_point
-from edgeplane.wire import ExecuteReply, ExecuteRequest, payload_digest
+from edgeplane.wire import (
+    CANCELLED,
+    CancelReply,
+    CancelRequest,
+    ExecuteReply,
+    ExecuteRequest,
+    payload_digest,
+)
 
 MAX_RUNNING: Final = 256
-WORKERS: Final = 16
+CANCEL_SECONDS: Final = 5.0  #: how long a cancel waits for what it stopped to be journaled
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 _Answer = tuple[ExecuteReply, bool]  #: and whether it came from the journal
-
-
-class _Unavailable(Internal):
-    status = 503
 
 
 @dataclass(slots=True, eq=False)
 class _Run:
     """A request between its arrival and its answer."""
 
+    request: ExecuteRequest
     digest: bytes
     attempt: int
-    permit: Permit = field(default_factory=Permit)
+    stop: Stop = field(default_factory=Stop)
     begun: bool = False  #: the journal has it as begun
     decided: bool = False  #: its outcome is known, and on its way into the journal
     task: asyncio.Task[_Answer] = field(init=False)
@@ -51,12 +55,10 @@ class Executions:
     def __init__(self, journal: Journal, executor: Executor, *, limit: int = MAX_RUNNING) -> None:
         """Start with nothing running; at most ``limit`` requests are taken at once."""
         self._journal = journal
-        self._executor = executor
+        self._workers = Workers(executor)
         self._limit = limit
         self._epochs = journal.epochs.copy()
         self._runs: dict[str, _Run] = {}
-        self._jobs: set[asyncio.Future[Any]] = set()
-        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="executor")
         self._closing = False
 
     @property
@@ -67,13 +69,14 @@ class Executions:
     @property
     def stuck(self) -> bool:
         """Whether a thread is still inside the executor."""
-        return bool(self._jobs)
+        return bool(self._workers.jobs)
 
     async def execute(self, request: ExecuteRequest) -> ExecuteReply:
         """Carry a well-formed request out, or give the answer it has had.
 
         Raises:
             WrongState: its epoch is lower than one seen before for its node.
+            Outdated: a later generation of its node's config has begun.
             AlreadyExists: its id belongs to another type or payload.
             TooMany: as many are running as may.
             DatabaseError: the journal cannot be written; nothing is known to have been done.
@@ -93,6 +96,35 @@ class Executions:
             await self._keep_epoch(request)
         return await self._answer(run)
 
+    async def cancel(self, order: CancelRequest) -> CancelReply:
+        """Keep a request from its effect, if that is not under way, and say how it stands.
+
+        What runs is stopped and journaled as failed. What does not run is entered as cancelled, so
+        that it does nothing when it arrives after all, or is asked for again.
+
+        Raises:
+            WrongState: its epoch is lower than one seen before for its node.
+            DatabaseError: the journal cannot be written; what ran may have been stopped all the
+                same.
+
+        """
+        self._follow(order)
+        while (run := self._runs.get(order.request_id)) is not None:
+            if run.stop.stop(CANCELLED):
+                run.decided = True  # a higher attempt is not meant, and does not join
+                run.attempt = max(run.attempt, order.attempt or 0)
+                await asyncio.wait((run.task,), timeout=CANCEL_SECONDS)
+            elif run.task.done():
+                await asyncio.wait((run.task,))  # for its place to be given back
+            if not run.task.done():  # its effect, or a look for one, is under way
+                await self._keep_epoch(order)
+                return CancelReply(order.request_id, "running")
+        crash_point("agent.before_cancel")
+        state = await self._journal.cancel(order)
+        crash_point("agent.after_cancel")
+        _log.info("request %s was to be cancelled: %s", order.request_id, state)
+        return CancelReply(order.request_id, state)
+
     async def close(self, grace: float) -> None:
         """Take nothing more, and let what runs finish within ``grace`` seconds.
 
@@ -103,11 +135,11 @@ class Executions:
         if tasks:
             await asyncio.wait(tasks, timeout=grace)
         for run in list(self._runs.values()):
-            run.permit.revoke()
+            run.stop.permit.revoke()
             run.task.cancel()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._workers.close()
 
-    def _follow(self, request: ExecuteRequest) -> None:
+    def _follow(self, request: ExecuteRequest | CancelRequest) -> None:
         """Refuse an epoch that is past for its node, and remember one that is new."""
         node_id = request.node_id or 0
         followed = self._epochs.of(node_id)
@@ -119,7 +151,7 @@ class Executions:
             )
         self._epochs.raise_to(request.epoch, node_id)
 
-    async def _keep_epoch(self, request: ExecuteRequest) -> None:
+    async def _keep_epoch(self, request: ExecuteRequest | CancelRequest) -> None:
         """Bring the epoch of a request to disk that is answered without a begin of its own.
 
         Otherwise whoever was followed before could act again after a restart.
@@ -140,17 +172,19 @@ class Executions:
                 run.attempt = max(run.attempt, request.attempt)
                 return run
             if run.begun and not same:
-                raise _different(request.request_id)
+                raise different(request.request_id)
             await asyncio.wait((run.task,))  # what it leaves in the journal says how to go on
             self._follow(request)  # a newer owner may have come meanwhile
         return None
 
     def _start(self, request: ExecuteRequest, digest: bytes) -> _Run:
         if self._closing:
-            raise _stopping()
-        if max(len(self._runs), len(self._jobs)) >= self._limit:  # jobs: also those given up
+            raise stopping()
+        if (
+            max(len(self._runs), len(self._workers.jobs)) >= self._limit
+        ):  # jobs: also those given up
             raise TooMany(f"{self._limit} tasks are running; ask again", retry_after=1)
-        run = _Run(digest, request.attempt)
+        run = _Run(request, digest, request.attempt)
         self._runs[request.request_id] = run
         run.task = asyncio.create_task(self._carry_out(request, run), name=request.request_id)
         run.task.add_done_callback(lambda task: self._ended(request.request_id, task))
@@ -166,7 +200,7 @@ class Executions:
             reply, cached = await asyncio.shield(run.task)
         except asyncio.CancelledError:
             if run.task.cancelled():
-                raise _stopping() from None
+                raise stopping() from None
             raise
         if cached:
             _log.info(
@@ -186,16 +220,18 @@ class Executions:
                 attempt=run.attempt,
                 epoch=request.epoch,
                 node_id=request.node_id or 0,
+                generation=_generation(request),
             )
         )
         if found.standing is Standing.DIFFERENT:
-            raise _different(request.request_id)
+            raise different(request.request_id)
+        if found.standing is Standing.OUTDATED:
+            raise _outdated(request, found)
         if found.standing is Standing.ANSWERED:
             return ExecuteReply(request.request_id, found.status, found.message), True
         run.begun = True
         crash_point("agent.after_begin")
-        interrupted = found.standing is Standing.INTERRUPTED
-        outcome = await self._outcome(request, run.permit, interrupted=interrupted)
+        outcome = await self._outcome(run, found)
         message = bounded_text(outcome.message)
         run.decided = True
         crash_point("agent.before_done")
@@ -204,67 +240,46 @@ class Executions:
         _tell(request, outcome.status, message)
         return ExecuteReply(request.request_id, outcome.status, message), False
 
-    async def _outcome(
-        self, request: ExecuteRequest, permit: Permit, *, interrupted: bool
-    ) -> Outcome:
-        """Let the executor do what is to be done, or what an interrupted run left undone."""
-        if interrupted and (recovered := await self._recovered(request)) is not None:
-            return recovered
-        try:
-            return await self._within_time(request, permit)
-        except (NotNow, Unclear) as error:
-            _log.warning("task %s (%s) stays begun: %s", request.request_id, request.type, error)
-            kind = _Unavailable if isinstance(error, NotNow) else Internal
-            raise kind(bounded_text(str(error))) from error
-        except Exception:  # noqa: BLE001  an executor's fault is an outcome
-            _log.exception("executor %s broke on task %s", self._executor.name, request.request_id)
-            return Outcome("failed", "the executor broke; the agent's log says how")
+    async def _outcome(self, run: _Run, found: Found) -> Outcome:
+        """Do what is to be done, or what an interrupted run left undone."""
+        if found.standing is not Standing.NEW:
+            recovered = await self._workers.recovered(run.request)
+            if recovered is not None:
+                return recovered
+        if found.standing is Standing.CALLED_OFF:
+            if found.begun_generation:
+                raise _outdated(run.request, found)
+            return Outcome("failed", found.message)
+        await self._overtake(run)
+        return await self._workers.outcome(run.request, run.stop)
 
-    async def _recovered(self, request: ExecuteRequest) -> Outcome | None:
-        """Return the outcome of an effect that an interrupted run completed.
+    async def _overtake(self, run: _Run) -> None:
+        """Let no earlier generation take effect after this one: stop it, or let it finish first."""
+        generation = _generation(run.request)
+        if generation is None:
+            return
+        for other in list(self._runs.values()):
+            earlier = _generation(other.request)
+            if earlier is None or other.request.node_id != run.request.node_id:
+                continue
+            if earlier < generation and not other.stop.stop(_behind(other.request, generation)):
+                await asyncio.wait(
+                    (other.task, run.stop.asked), return_when=asyncio.FIRST_COMPLETED
+                )
 
-        Under no time limit, and never guessed: a failure told here might be told of an effect that
-        is there.
-        """
-        job = self._enter(lambda: self._executor.recover(request))
-        await asyncio.wait((job,))
-        try:
-            return job.result()
-        except Exception as error:
-            _log.exception("what became of task %s cannot be told", request.request_id)
-            raise Internal(
-                "what an interrupted run did cannot be told; the agent's log says why"
-            ) from error
 
-    async def _within_time(self, request: ExecuteRequest, permit: Permit) -> Outcome:
-        """Run the executor, at most as long as the request allows.
+def _generation(request: ExecuteRequest) -> int | None:
+    """Return the generation of its node's config that a request would make, if it makes one."""
+    configures = request.type == TaskKind.APPLY_CONFIG and request.node_id is not None
+    return request.generation if configures else None
 
-        A run that takes longer is given up while its effect can still be prevented; once the effect
-        is under way it is waited for, because nothing else could be told truly.
-        """
-        limit = request.timeout_seconds or DEFAULT_TIMEOUT_SECONDS
-        job = self._enter(lambda: self._executor.execute(request, permit))
-        await asyncio.wait((job,), timeout=limit)
-        if not job.done() and permit.revoke():
-            raise NotNow(f"timed out after {limit} s")
-        await asyncio.wait((job,))
-        return job.result()
 
-    def _enter(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
-        """Call the executor in a thread.
+def _behind(request: ExecuteRequest, begun: int) -> str:
+    return outdated(request.generation or 0, begun, request.node_id or 0)
 
-        To be awaited with ``asyncio.wait`` only, which leaves it alone when the waiting is
-        cancelled: a thread inside the executor has to be known of.
-        """
-        job = asyncio.get_running_loop().run_in_executor(self._pool, work)
-        self._jobs.add(job)
-        job.add_done_callback(self._returned)
-        return job
 
-    def _returned(self, job: asyncio.Future[Any]) -> None:
-        self._jobs.discard(job)
-        if not job.cancelled():
-            job.exception()
+def _outdated(request: ExecuteRequest, found: Found) -> Outdated:
+    return Outdated(request.generation or 0, found.begun_generation, request.node_id or 0)
 
 
 def _tell(request: ExecuteRequest, status: str, message: str) -> None:
@@ -272,11 +287,3 @@ def _tell(request: ExecuteRequest, status: str, message: str) -> None:
         _log.info("[SUCCESS] Task %s (%s) completed: %s", request.request_id, request.type, message)
     else:
         _log.error("[ERROR] Task %s (%s) failed: %s", request.request_id, request.type, message)
-
-
-def _different(request_id: str) -> AlreadyExists:
-    return AlreadyExists(f"requestId: {request_id} was used for another type or payload")
-
-
-def _stopping() -> Internal:
-    return Internal("the agent is stopping; ask again with the same requestId")

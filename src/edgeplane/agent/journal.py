@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
-from edgeplane.agent.epochs import Epochs
+from edgeplane.agent.highest import Highest
 from edgeplane.agent.journal_file import Asked, Found, JournalFile
 from edgeplane.model.errors import DatabaseError
+from edgeplane.wire import CancelRequest, CancelState
 
 CLOSE_SECONDS: Final = 5.0  #: a disk that hangs longer does not keep the process
 
@@ -42,9 +43,9 @@ class Journal:
         self._thread.start()
 
     @property
-    def epochs(self) -> Epochs:
+    def epochs(self) -> Highest:
         """The highest epochs on record; not to be changed."""
-        return self._file.epochs
+        return self._file.epochs.committed
 
     @property
     def entries(self) -> int:
@@ -63,9 +64,13 @@ class Journal:
         """Enter how a begun request ended."""
         await self._write(lambda file: file.finish(request_id, attempt, status, message))
 
+    async def cancel(self, order: CancelRequest) -> CancelState:
+        """Enter that a request that does not run is to have no effect; say how it stands."""
+        return await self._write(lambda file: file.cancel(order))
+
     async def raise_epoch(self, epoch: int, node_id: int) -> None:
         """Remember the highest epoch seen of a node."""
-        await self._write(lambda file: file.raise_epoch(epoch, node_id))
+        await self._write(lambda file: file.epochs.raise_to(epoch, node_id))
 
     async def close(self, seconds: float = CLOSE_SECONDS) -> bool:
         """Write what is waiting, then close the file; say whether that was done within the time."""

@@ -38,9 +38,15 @@ CREATE TABLE requests (
     done_at INTEGER
 );
 """
-_INDEX = """
-CREATE INDEX IF NOT EXISTS requests_by_end ON requests (done_at) WHERE state = 'done'
-"""
+#: What later releases added: an older journal gets it, and its release can still read it.
+_ADDED = (
+    "CREATE INDEX IF NOT EXISTS requests_by_end ON requests (done_at) WHERE state = 'done'",
+    """CREATE TABLE IF NOT EXISTS generations (
+        node_id INTEGER PRIMARY KEY,
+        generation INTEGER NOT NULL,
+        turn INTEGER NOT NULL UNIQUE
+    )""",
+)
 
 
 class JournalError(Exception):
@@ -65,7 +71,8 @@ def open_journal(path: Path, kept: int = KEPT_ENTRIES) -> JournalFile:
         try:
             _check(path, connection)
             _set_up(connection)
-            connection.execute(_INDEX)
+            for statement in _ADDED:
+                connection.execute(statement)
             return JournalFile(path, connection, kept)
         except BaseException:
             connection.close()

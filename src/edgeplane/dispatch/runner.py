@@ -13,6 +13,7 @@ from edgeplane.transport.base import (
     Address,
     AgentTransport,
     Busy,
+    Outdated,
     Refused,
     Stale,
     TransportError,
@@ -32,6 +33,7 @@ _OUTCOMES: dict[type[TransportError], Outcome] = {
     Busy: Outcome.BUSY,
     Stale: Outcome.BUSY,
     Refused: Outcome.REFUSED,
+    Outdated: Outcome.REFUSED,
 }
 
 

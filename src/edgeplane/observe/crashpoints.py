@@ -29,6 +29,8 @@ AGENT_POINTS: Final = (
     "agent.before_done",
     "agent.after_done",
     "agent.after_answer",
+    "agent.before_cancel",
+    "agent.after_cancel",
 )
 
 _MAX_DIGITS = 9

@@ -8,14 +8,16 @@
     ├── Busy           429 or 5xx: not now
     ├── Stale          the agent follows a newer owner of its node
     └── Refused        anything else: asking again would bring the same answer
+        └── Outdated   the agent has begun a later generation of its node's config
 
 Each carries one line for the person who reads ``lastError``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgeplane.wire import ExecuteReply, ExecuteRequest
+from edgeplane.wire import CancelState, ExecuteReply, ExecuteRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +60,53 @@ class Refused(TransportError):
     """The agent will not take this task."""
 
 
+class Outdated(Refused):
+    """The agent has begun a later generation of the node's config: this one is past for ever."""
+
+
+Ending = ExecuteReply | TransportError  #: what became of one of many
+
+
 class AgentTransport(Protocol):
-    """Carries a task to an agent and its result back."""
+    """Carries tasks to an agent and their results back."""
 
     async def deliver(
         self, address: Address, request: ExecuteRequest, seconds: float
     ) -> ExecuteReply:
         """Hand over a task and wait up to ``seconds`` for its result.
+
+        Raises:
+            TransportError: see the tree above.
+
+        """
+        ...
+
+    async def deliver_many(
+        self, address: Address, requests: Sequence[ExecuteRequest], seconds: float
+    ) -> list[Ending]:
+        """Hand over tasks together; return a result or an error for each, in their order.
+
+        Each is judged as if it had come alone. ``seconds`` is the largest of their time limits and
+        what the way there and back may take: an agent answers when the last has ended, or when the
+        largest limit is over. A result that is missing then is Unanswered. Nothing is raised for
+        what the agent or the network does.
+        """
+        ...
+
+    async def cancel(
+        self,
+        address: Address,
+        request_id: str,
+        node_id: int | None,
+        epoch: int | None,
+        seconds: float,
+        *,
+        attempt: int | None = None,
+    ) -> CancelState:
+        """Let a request have no effect, if it has none yet; return how it stands.
+
+        ``attempt`` is the highest that is meant (see ``CancelRequest``). An agent that knows no
+        cancels refuses.
 
         Raises:
             TransportError: see the tree above.

@@ -39,6 +39,7 @@ class _Reading:
 
     future: "asyncio.Future[Answer]"
     timer: asyncio.TimerHandle
+    max_body: int
     parts: list[bytes] = field(default_factory=list)
     size: int = 0
     received: int = 0
@@ -71,15 +72,21 @@ class Connection(asyncio.Protocol):
         waiting.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
         return not waiting.poll(0)
 
-    def send(self, message: bytes, seconds: float) -> "asyncio.Future[Answer]":
-        """Send a request; the future brings its answer, ConnectionEnded, or TimeoutError."""
+    def send(
+        self, message: bytes, seconds: float, max_body: int | None = None
+    ) -> "asyncio.Future[Answer]":
+        """Send a request; the future brings its answer, ConnectionEnded, or TimeoutError.
+
+        ``max_body`` bytes of the answer's body are read, or as many as of every other; a longer one
+        ends the connection.
+        """
         assert self._transport is not None
         assert self._reading is None
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         # A timer of its own costs a tenth of a timeout context, and every task pays it.
         timer = loop.call_later(seconds, _time_out, future)
-        self._reading = _Reading(future, timer)
+        self._reading = _Reading(future, timer, max_body or self._max_body)
         self._parser = httptools.HttpResponseParser(self)
         self._transport.write(message)
         return future
@@ -105,7 +112,7 @@ class Connection(asyncio.Protocol):
             return
         self._reading.started = True
         self._reading.received += len(data)
-        if self._reading.received > self._max_body + _MAX_AROUND:
+        if self._reading.received > self._reading.max_body + _MAX_AROUND:
             self._end("answered with more than is read of an answer")
             return
         try:
@@ -153,8 +160,8 @@ class Connection(asyncio.Protocol):
         if reading is None:
             return
         reading.size += len(part)
-        if reading.size > self._max_body:
-            self._end(f"answered with more than {self._max_body} bytes")
+        if reading.size > reading.max_body:
+            self._end(f"answered with more than {reading.max_body} bytes")
             return
         reading.parts.append(part)
 

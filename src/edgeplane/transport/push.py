@@ -1,4 +1,4 @@
-"""Push: the control plane posts a task to the node's own address over a kept-alive connection.
+"""Push: the control plane posts tasks to the node's own address over a kept-alive connection.
 
 The address is built from an IP literal and a port; redirects are not followed and proxy variables
 are not read, so the bearer token goes nowhere else.
@@ -10,33 +10,30 @@ import os
 import resource
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from ssl import SSLContext
 
 import msgspec
 
-from edgeplane.model.errors import AlreadyExists, WrongState
-from edgeplane.model.tasks import MAX_ERROR_BYTES
-from edgeplane.transport.base import (
-    Address,
-    Busy,
-    Refused,
-    Stale,
-    Unanswered,
-    Unreachable,
-)
+from edgeplane.transport.answers import read_cancel, read_reply
+from edgeplane.transport.base import Address, Busy, Ending, Unanswered, Unreachable
+from edgeplane.transport.batching import Batching
 from edgeplane.transport.http1 import Answer, Connection, ConnectionEnded
-from edgeplane.wire import EXECUTE_PATH, MAX_REPLY_BYTES, Envelope, ExecuteReply, ExecuteRequest
+from edgeplane.wire import (
+    CANCEL_PATH,
+    EXECUTE_PATH,
+    MAX_REPLY_BYTES,
+    CancelRequest,
+    CancelState,
+    ExecuteReply,
+    ExecuteRequest,
+)
 
 MAX_IDLE_CONNECTIONS = 16_000
 #: Shorter than an agent keeps them (two minutes): what it ended in silence is not sent on.
 IDLE_SECONDS = 100.0
-_OK = 200
-_PASSING = {408, 429}  #: the request came too slowly; there were too many
-_SERVER_ERROR = 500
 
 _encoder = msgspec.json.Encoder()
-_envelope_decoder = msgspec.json.Decoder(Envelope)
-_reply_decoder = msgspec.json.Decoder(ExecuteReply)
 
 
 class PushTransport:
@@ -55,6 +52,7 @@ class PushTransport:
         self._idle: OrderedDict[Address, list[Connection]] = OrderedDict()
         self._idle_count = 0
         self._max_idle = _idle_limit()
+        self._batching = Batching(self)
         self.connections_made = 0
         self.requests_sent = 0
 
@@ -62,20 +60,59 @@ class PushTransport:
         self, address: Address, request: ExecuteRequest, seconds: float
     ) -> ExecuteReply:
         """Post a task; see ``AgentTransport``."""
-        body = _encoder.encode(request)
+        answer = await self.post(address, EXECUTE_PATH, _encoder.encode(request), seconds)
+        return read_reply(answer, request.request_id)
+
+    async def deliver_many(
+        self, address: Address, requests: Sequence[ExecuteRequest], seconds: float
+    ) -> list[Ending]:
+        """Post tasks together, one alone in the form of one; see ``AgentTransport``."""
+        return await self._batching.deliver(address, requests, seconds)
+
+    async def cancel(
+        self,
+        address: Address,
+        request_id: str,
+        node_id: int | None,
+        epoch: int | None,
+        seconds: float,
+        *,
+        attempt: int | None = None,
+    ) -> CancelState:
+        """Post a cancel; see ``AgentTransport``."""
+        order = CancelRequest(request_id, node_id, epoch, attempt)
+        answer = await self.post(address, CANCEL_PATH, _encoder.encode(order), seconds)
+        return read_cancel(answer, request_id)
+
+    async def post(
+        self,
+        address: Address,
+        path: str,
+        body: bytes,
+        seconds: float,
+        max_reply: int = MAX_REPLY_BYTES,
+    ) -> Answer:
+        """Post a body to an agent; return its answer, of at most ``max_reply`` bytes.
+
+        Raises:
+            Unreachable, Unanswered, Busy: as for the delivery of a task.
+
+        """
         head = (
-            f"POST {EXECUTE_PATH} HTTP/1.1\r\nHost: {address}\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: {address}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         ).encode()
-        answer = await self._exchange(address, b"".join((head, self._head, b"\r\n", body)), seconds)
-        return _read(answer, request.request_id)
+        message = b"".join((head, self._head, b"\r\n", body))
+        return await self._exchange(address, message, seconds, max_reply)
 
     async def close(self) -> None:
         """End all idle connections."""
         for address in list(self._idle):
             self._drop(address)
 
-    async def _exchange(self, address: Address, message: bytes, seconds: float) -> Answer:
+    async def _exchange(
+        self, address: Address, message: bytes, seconds: float, max_reply: int
+    ) -> Answer:
         """Send on a kept connection or a new one.
 
         A kept connection may have been closed by the agent in the same instant. As long as not a
@@ -84,7 +121,7 @@ class PushTransport:
         connection = self._take(address)
         if connection is not None:
             try:
-                return await self._ask(address, connection, message, seconds)
+                return await self._ask(address, connection, message, seconds, max_reply)
             except ConnectionEnded as ended:
                 self._drop(address)  # whatever ended it has most likely ended them all
                 if ended.answered:
@@ -96,16 +133,21 @@ class PushTransport:
                 raise
             raise Unanswered(f"sent to {address} on a connection that ended; then {away}") from away
         try:
-            return await self._ask(address, connection, message, seconds)
+            return await self._ask(address, connection, message, seconds, max_reply)
         except ConnectionEnded as ended:
             raise Unanswered(f"no answer from {address}: {ended}") from ended
 
     async def _ask(
-        self, address: Address, connection: Connection, message: bytes, seconds: float
+        self,
+        address: Address,
+        connection: Connection,
+        message: bytes,
+        seconds: float,
+        max_reply: int,
     ) -> Answer:
         self.requests_sent += 1
         try:
-            answer = await connection.send(message, seconds)
+            answer = await connection.send(message, seconds, max_reply)
         except TimeoutError as error:
             connection.abort()
             self._drop(address)  # a machine that lost its power leaves them all looking alive
@@ -169,39 +211,3 @@ def _idle_limit() -> int:
     """Return how many idle connections to keep: half of the files there may be, at most."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # the daemon raises its limit to this
     return MAX_IDLE_CONNECTIONS if most < 0 else min(MAX_IDLE_CONNECTIONS, most // 2)
-
-
-def _read(answer: Answer, request_id: str) -> ExecuteReply:
-    """Make a reply of an answer, or say what kind of failure it is."""
-    if answer.status != _OK:
-        raise _failure(answer)
-    try:
-        outer = _envelope_decoder.decode(answer.body)
-        if outer.code != 0:
-            raise Refused(f"agent returned error code {outer.code}: {outer.message}")
-        reply = _reply_decoder.decode(outer.data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise Unanswered(f"agent's answer is not understood: {error}") from error
-    if reply.request_id != request_id:
-        raise Unanswered(f"agent answered for another request: {reply.request_id[:64]}")
-    return reply
-
-
-def _failure(answer: Answer) -> Busy | Stale | Refused:
-    text = answer.body[:MAX_ERROR_BYTES].decode("utf-8", "replace")
-    code = 0
-    try:
-        outer = _envelope_decoder.decode(answer.body)
-        code, text = outer.code, outer.message
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        pass  # not our envelope: its text is all there is
-    words = f"agent returned status {answer.status}: {text}"
-    if answer.status in _PASSING or answer.status >= _SERVER_ERROR:
-        return Busy(words, _seconds(answer.retry_after))
-    if answer.status == WrongState.status and code == WrongState.code != AlreadyExists.code:
-        return Stale(words)
-    return Refused(words)
-
-
-def _seconds(written: str | None) -> float | None:
-    return float(written) if written and written.isascii() and written.isdigit() else None

@@ -108,6 +108,19 @@ class AgentProcess:
         status, _, answer = self.call("POST", "/agent/v1/tasks/execute", body)
         return status, answer
 
+    def execute_batch(self, *tasks):
+        """Ask for many executions at once; each is a dict of what it has beside its defaults."""
+        filled = [{"type": "apply_config", "payload": {"a": 1}, **task} for task in tasks]
+        body = json.dumps({"tasks": filled})
+        status, _, answer = self.call("POST", "/agent/v1/tasks/execute-batch", body)
+        return status, answer
+
+    def cancel(self, request_id, **more):
+        """Ask for a request to have no effect."""
+        body = json.dumps({"requestId": request_id, **more})
+        status, _, answer = self.call("POST", "/agent/v1/tasks/cancel", body)
+        return status, answer
+
     def kill(self):
         """End it as a power cut would."""
         self._process.kill()
@@ -158,7 +171,8 @@ class SwarmAgent:
     """One agent of a swarm, spoken to as the real one is."""
 
     token, host = TOKEN, address_of(2)
-    call, execute = AgentProcess.call, AgentProcess.execute
+    call, cancel = AgentProcess.call, AgentProcess.cancel
+    execute, execute_batch = AgentProcess.execute, AgentProcess.execute_batch
 
     def __init__(self, folder):
         self._swarm = Swarm(folder, 3).up()

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 EXECUTE = "/agent/v1/tasks/execute"
+BATCH = "/agent/v1/tasks/execute-batch"
+CANCEL = "/agent/v1/tasks/cancel"
 HEALTH = "/agent/v1/health"
 
 
@@ -118,6 +120,10 @@ def test_a_failure_is_kept_until_a_higher_attempt(agent):
     [
         ("POST", EXECUTE, None, 401, 1001),
         ("POST", EXECUTE, "wrong", 401, 1001),
+        ("POST", BATCH, None, 401, 1001),
+        ("POST", CANCEL, None, 401, 1001),
+        ("GET", BATCH, ..., 405, 2003),
+        ("GET", CANCEL, ..., 405, 2003),
         ("GET", HEALTH, None, 401, 1001),
         ("GET", EXECUTE, ..., 405, 2003),
         ("POST", HEALTH, ..., 405, 2003),
@@ -182,6 +188,127 @@ def test_a_stale_epoch_is_refused(either):
     assert answer["message"] == "stale epoch 6 for node 3: this agent follows 7"
     assert len(either.effects()) == before + 1
     assert either.execute("epoch-3", nodeId=4, epoch=6)[0] == 200
+
+
+def test_a_batch_answers_each_task_for_itself(agent):
+    """In the order asked; a refusal has the code and the status it would have had alone."""
+    agent.execute("batch-known", nodeId=5, epoch=7, generation=9)
+    status, answer = agent.execute_batch(
+        {"requestId": "batch-new"},
+        {"requestId": "batch-known"},
+        {"requestId": "batch-known", "payload": {}},
+        {"requestId": "batch-stale", "nodeId": 5, "epoch": 6},
+        {"requestId": "batch-old", "nodeId": 5, "generation": 8},
+        {"requestId": "batch-new"},
+    )
+    assert (status, answer["code"], answer["message"]) == (200, 0, "success")
+    done = [
+        {
+            "requestId": name,
+            "status": "success",
+            "message": f"Config applied and saved to {agent.files}/cmdb_apply_config_{name}.json",
+        }
+        for name in ("batch-new", "batch-known")
+    ]
+    assert answer["data"] == {
+        "results": [
+            *done,
+            {
+                "requestId": "batch-known",
+                "httpStatus": 409,
+                "code": 3002,
+                "error": "requestId: batch-known was used for another type or payload",
+            },
+            {
+                "requestId": "batch-stale",
+                "httpStatus": 409,
+                "code": 3003,
+                "error": "stale epoch 6 for node 5: this agent follows 7",
+            },
+            {
+                "requestId": "batch-old",
+                "httpStatus": 409,
+                "code": 3003,
+                "error": "generation: 8 is older than 9, which this agent has begun for node 5",
+                "data": {"begunGeneration": 9},
+            },
+            done[0],
+        ]
+    }
+    assert agent.err.count("[SUCCESS] Task batch-new ") == 1
+    agent.logged("[IDEMPOTENT] Request batch-known already processed, returning cached result\n")
+
+
+def test_a_malformed_task_refuses_its_whole_batch(either):
+    """It is named by its place, and nothing is done."""
+    before = either.effects()
+    status, answer = either.execute_batch(
+        *({"requestId": f"good{number}"} for number in range(3)),
+        {"requestId": "bad", "type": "reboot"},
+    )
+    assert (status, answer["code"], answer["data"]) == (400, 2002, None)
+    assert answer["message"].startswith("tasks[3].type: must be one of ")
+    assert either.effects() == before
+
+
+def test_a_batch_of_a_hundred_is_answered_at_once(either):
+    """One more is too many."""
+    tasks = [{"requestId": f"hundred{number}", "type": "purge_cache"} for number in range(101)]
+    status, answer = either.execute_batch(*tasks[:100])
+    results = answer["data"]["results"]
+    assert (status, len(results)) == (200, 100)
+    assert {result["status"] for result in results} == {"success"}
+    status, answer = either.execute_batch(*tasks)
+    assert (status, answer["code"]) == (400, 2003)
+    assert answer["message"] == "tasks: must have a length of at most 100"
+    big = [{"requestId": f"big{number}", "payload": {"a": "x" * 600_000}} for number in range(2)]
+    status, answer = either.execute_batch(*big)
+    assert (status, answer["code"]) == (413, 2003)
+
+
+def test_an_outdated_generation_is_refused_and_marked(either):
+    """409 as for a stale epoch; the data says that the task itself is past."""
+    assert either.execute("gen-7", nodeId=4, generation=7)[0] == 200
+    assert either.execute("gen-7-again", nodeId=4, generation=7)[0] == 200
+    status, answer = either.execute("gen-5", nodeId=4, generation=5)
+    assert (status, answer) == (
+        409,
+        {
+            "code": 3003,
+            "message": "generation: 5 is older than 7, which this agent has begun for node 4",
+            "data": {"begunGeneration": 7},
+        },
+    )
+    assert not any("gen-5" in str(effect) for effect in either.effects())
+
+
+def test_a_cancel_says_how_the_request_stands(either):
+    """One that has ended is done; one that arrives afterwards does nothing; epochs fence it."""
+    either.execute("cancel-late")
+    status, answer = either.cancel("cancel-late")
+    assert (status, answer) == (
+        200,
+        {
+            "code": 0,
+            "message": "success",
+            "data": {"requestId": "cancel-late", "state": "done"},
+        },
+    )
+    assert either.cancel("cancel-early", nodeId=6, epoch=2)[1]["data"]["state"] == "unknown"
+    status, answer = either.execute("cancel-early", nodeId=6, epoch=2)
+    assert (status, answer["data"]) == (
+        200,
+        {
+            "requestId": "cancel-early",
+            "status": "failed",
+            "message": "cancelled before it took effect",
+        },
+    )
+    assert not any("cancel-early" in str(effect) for effect in either.effects())
+    status, answer = either.cancel("cancel-other", nodeId=6, epoch=1)
+    assert (status, answer["code"], answer["data"]) == (409, 3003, None)
+    status, _, answer = either.call("POST", CANCEL, '{"requestId":"a","why":"no"}')
+    assert (status, answer["message"]) == (400, "why: unknown field")
 
 
 def test_a_symlink_in_the_files_place_leads_nowhere(agent, tmp_path):

@@ -2,10 +2,14 @@
 
 import http.client
 import signal
+from contextlib import suppress
 
 import pytest
 
 from edgeplane.observe.crashpoints import AGENT_POINTS
+
+CANCEL_POINTS = ("agent.before_cancel", "agent.after_cancel")
+EXECUTE_POINTS = [point for point in AGENT_POINTS if point not in CANCEL_POINTS]
 
 #: Where the effect is there when the process dies.
 VISIBLE = {
@@ -33,11 +37,11 @@ def _seen(file):
 
 def test_every_crash_point_has_its_case():
     """A new point without an expectation fails here."""
-    assert set(VISIBLE) == set(AGENT_POINTS)
+    assert {*VISIBLE, *CANCEL_POINTS} == set(AGENT_POINTS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("point", AGENT_POINTS)
+@pytest.mark.parametrize("point", EXECUTE_POINTS)
 def test_a_crash_anywhere_leaves_one_effect(launch, point, kind):
     """Asked again after the restart the task has succeeded, made once, with no draft left."""
     dying = launch(EDGEPLANE_CRASH_AT=point)
@@ -63,6 +67,65 @@ def test_a_crash_anywhere_leaves_one_effect(launch, point, kind):
     made = _seen(file)
     assert agent.execute("r1", kind, attempt=2) == (status, answer)
     assert _seen(file) == made
+
+
+@pytest.mark.parametrize("passage", [1, 3])
+@pytest.mark.parametrize("point", EXECUTE_POINTS)
+def test_a_crash_in_a_batch_leaves_one_effect_of_each(launch, point, passage):
+    """Asked again after the restart, all have succeeded, and what was there is not made again."""
+    dying = launch(EDGEPLANE_CRASH_AT=f"{point}:{passage}")
+    names = [f"r{number}" for number in range(5)]
+    files = {name: dying.files / f"cmdb_apply_config_{name}.json" for name in names}
+    asked = [{"requestId": name, "nodeId": 1, "epoch": 1} for name in names]
+    with suppress(http.client.RemoteDisconnected, ConnectionResetError):
+        for _ in range(passage):
+            assert dying.execute_batch(*asked)[0] == 200
+            assert point == "agent.after_answer"
+    assert dying.exit_code() == -signal.SIGKILL
+    before = {name: _seen(file) for name, file in files.items() if file.exists()}
+
+    agent = launch()
+    status, answer = agent.execute_batch(*asked)
+    assert status == 200
+    results = answer["data"]["results"]
+    assert [result["requestId"] for result in results] == names
+    assert {result["status"] for result in results} == {"success"}
+    assert {name: _seen(files[name]) for name in before} == before
+    assert sorted(agent.files.iterdir()) == sorted(files.values())
+    assert agent.execute_batch(*asked) == (status, answer)
+
+
+@pytest.mark.parametrize("point", CANCEL_POINTS)
+def test_a_crash_while_cancelling_leaves_all_or_nothing(launch, point):
+    """Asked again it is answered; and what is on record as cancelled does nothing afterwards."""
+    dying = launch(EDGEPLANE_CRASH_AT=point)
+    with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+        dying.cancel("r1")
+    assert dying.exit_code() == -signal.SIGKILL
+    agent = launch()
+    if point == "agent.before_cancel":
+        assert agent.execute("r1")[1]["data"]["status"] == "success"
+        assert agent.cancel("r1")[1]["data"] == {"requestId": "r1", "state": "done"}
+        return
+    for _ in range(2):
+        assert agent.execute("r1")[1]["data"]["message"] == "cancelled before it took effect"
+        assert agent.cancel("r1")[1]["data"] == {"requestId": "r1", "state": "unknown"}
+    assert list(agent.files.iterdir()) == []
+
+
+@pytest.mark.parametrize("point", ["agent.after_begin", "agent.after_done"])
+def test_the_latest_generation_is_remembered_across_kill_9(launch, point):
+    """It was entered with the begin: an earlier one is refused though the later died with it."""
+    dying = launch(EDGEPLANE_CRASH_AT=point)
+    with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+        dying.execute("later", nodeId=1, generation=7)
+    assert dying.exit_code() == -signal.SIGKILL
+    agent = launch()
+    status, answer = agent.execute("earlier", nodeId=1, generation=5)
+    assert (status, answer["code"], answer["data"]) == (409, 3003, {"begunGeneration": 7})
+    assert agent.call("GET", "/agent/v1/health")[2]["data"]["journalEntries"] == 1
+    assert agent.execute("later", nodeId=1, generation=7)[1]["data"]["status"] == "success"
+    assert [file.name for file in agent.files.iterdir()] == ["cmdb_apply_config_later.json"]
 
 
 def test_a_success_is_remembered_across_kill_9(launch):

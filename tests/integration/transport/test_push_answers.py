@@ -5,7 +5,7 @@ import json
 import pytest
 from msgspec import Raw
 
-from edgeplane.transport.base import Busy, Refused, Stale, Unanswered
+from edgeplane.transport.base import Busy, Outdated, Refused, Stale, Unanswered
 from edgeplane.wire import EXECUTE_PATH
 from kit.agents import http, refusal, reply
 
@@ -97,6 +97,35 @@ async def test_each_refusal_is_of_its_kind(agent, ask, status, code, kind):
     assert str(caught.value) == f"agent returned status {status}: the agent's own words"
     await ask()
     assert len(agent.connections) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        ({"begunGeneration": 7}, Outdated),
+        ({"begunGeneration": 7, "more": 1}, Outdated),
+        (None, Stale),
+        ({}, Stale),
+        ({"begunGeneration": "7"}, Stale),
+        ([7], Stale),
+    ],
+    ids=str,
+)
+async def test_a_task_that_is_past_is_told_from_an_owner_that_is(ask, data, kind):
+    """By the data of the error, not by its words; without it, it may be asked for again."""
+    words = "generation: 5 is older than 7, which this agent has begun for node 1"
+    with pytest.raises(kind) as caught:
+        await ask(http(409, refusal(3003, words, data)))
+    assert type(caught.value) is kind
+    assert str(caught.value) == f"agent returned status 409: {words}"
+
+
+@pytest.mark.parametrize(("status", "code"), [(409, 3002), (404, 3001), (503, 5001)])
+async def test_the_mark_of_what_is_past_counts_with_its_code_only(ask, status, code):
+    """Elsewhere it means nothing."""
+    with pytest.raises((Refused, Busy)) as caught:
+        await ask(http(status, refusal(code, data={"begunGeneration": 7})))
+    assert type(caught.value) in {Refused, Busy}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from edgeplane.model.tasks import Outcome, Report
 from edgeplane.transport.base import (
     Address,
     Busy,
+    Outdated,
     Refused,
     Stale,
     Unanswered,
@@ -53,6 +54,14 @@ class Addresses:
             raise answer
         return answer
 
+    async def deliver_many(self, address, requests, seconds):
+        """Nobody asks for it here."""
+        raise NotImplementedError
+
+    async def cancel(self, address, request_id, node_id, epoch, seconds, *, attempt=None):
+        """Nobody asks for it here."""
+        raise NotImplementedError
+
     async def close(self):
         """Nothing to end."""
 
@@ -90,6 +99,7 @@ async def test_further_addresses_are_tried_in_order_while_none_is_reached():
         Busy("busy"),
         Stale("stale"),
         Refused("refused"),
+        Outdated("outdated"),
         ExecuteReply(request_id="r-1", status="failed", message="no"),
         DONE,
     ],
@@ -114,6 +124,7 @@ async def test_an_agent_that_was_reached_is_the_only_one_asked(ending):
         (Busy("full", 7.0), Report(outcome=Outcome.BUSY, message="full", retry_after=7.0)),
         (Busy("full"), Report(outcome=Outcome.BUSY, message="full")),
         (Stale("newer"), Report(outcome=Outcome.BUSY, message="newer")),
+        (Outdated("newer"), Report(outcome=Outcome.REFUSED, message="newer")),
         (Refused("no"), Report(outcome=Outcome.REFUSED, message="no")),
         (Unreachable("away"), Report(outcome=Outcome.UNREACHABLE, message="away")),
     ],

@@ -8,8 +8,11 @@ import pytest
 
 from edgeplane.agent import app as app_module
 from edgeplane.agent.app import AgentApp
-from edgeplane.model.errors import DatabaseError, TooMany
+from edgeplane.agent.refusals import Outdated
+from edgeplane.model.errors import DatabaseError, TooMany, WrongState
 from edgeplane.wire import (
+    BATCH_PATH,
+    CANCEL_PATH,
     EXECUTE_PATH,
     HEALTH_PATH,
     MAX_BODY_BYTES,
@@ -20,6 +23,14 @@ from edgeplane.wire import (
 
 TOKEN = "a-token-of-some-length"
 BODY = b'{"requestId":"r1","type":"reload"}'
+
+
+PATHS = [
+    (EXECUTE_PATH, "POST"),
+    (BATCH_PATH, "POST"),
+    (CANCEL_PATH, "POST"),
+    (HEALTH_PATH, "GET"),
+]
 
 
 class Door:
@@ -117,7 +128,7 @@ async def test_nothing_is_read_of_a_body_declared_too_large():
         b"Bearer \xff\xfe",
     ],
 )
-@pytest.mark.parametrize(("path", "method"), [(EXECUTE_PATH, "POST"), (HEALTH_PATH, "GET")])
+@pytest.mark.parametrize(("path", "method"), PATHS)
 async def test_without_the_right_bearer_nothing_is_read(shown, path, method):
     """401, the same for every way of being wrong, before the body."""
     door = Door()
@@ -191,6 +202,18 @@ async def test_what_nobody_foresaw_is_a_500_that_says_nothing_and_can_be_found(c
     assert (status, answer["code"]) == (500, 5001)
     assert "internals" not in answer["message"]
     assert headers[b"x-request-id"].decode() in caplog.text
+
+
+async def test_what_is_outdated_is_marked_beside_its_words():
+    """A stale epoch has the same code, and no data."""
+    door = Door()
+    for error, data in (
+        (Outdated(5, 7, 1), {"begunGeneration": 7}),
+        (WrongState("stale epoch"), None),
+    ):
+        door.result = error
+        status, _, answer = await door(_part())
+        assert (status, answer["code"], answer["data"]) == (409, 3003, data)
 
 
 async def test_a_journal_that_cannot_be_written_is_a_500():

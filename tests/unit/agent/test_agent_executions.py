@@ -4,123 +4,25 @@ import asyncio
 import errno
 import logging
 import sqlite3
-import threading
 
-import msgspec
 import pytest
 
-from edgeplane.agent.executions import Executions
 from edgeplane.agent.executors.base import NotNow, Outcome, Unclear
-from edgeplane.agent.journal import Journal
-from edgeplane.agent.journal_file import JournalFile
-from edgeplane.agent.journal_opening import open_journal
 from edgeplane.model.errors import AlreadyExists, DatabaseError, Internal, TooMany, WrongState
 from edgeplane.model.tasks import MAX_ERROR_BYTES
-from edgeplane.wire import ExecuteReply, ExecuteRequest
-
-WAIT = 10
-
-
-class ScriptedExecutor:
-    """Returns the outcomes it was given, in order; stays in its gate while that is closed."""
-
-    name = "scripted"
-
-    def __init__(self):
-        self.outcomes = []
-        self.recovered = None
-        self.executed = []
-        self.asked_to_recover = []
-        self.effects = []
-        self.entered = threading.Semaphore(0)
-        self.gate = threading.Event()
-        self.gate.set()
-        self.recovery = threading.Event()
-        self.recovery.set()
-        self.after_permit = threading.Event()
-        self.after_permit.set()
-
-    def execute(self, request, permit):
-        """Make the effect, once let through and permitted."""
-        self.executed.append((request.request_id, request.attempt))
-        self.entered.release()
-        assert self.gate.wait(WAIT)
-        if not permit.take():
-            return Outcome("failed", "abandoned")
-        self.entered.release()
-        assert self.after_permit.wait(WAIT)
-        self.effects.append(request.request_id)
-        outcome = self.outcomes.pop(0) if self.outcomes else Outcome("success", "made")
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-    def recover(self, request):
-        """Say what the test says."""
-        self.asked_to_recover.append(request.request_id)
-        self.entered.release()
-        assert self.recovery.wait(WAIT)
-        if isinstance(self.recovered, Exception):
-            raise self.recovered
-        return self.recovered
-
-    def close(self):
-        """Hold nothing."""
-
-
-@pytest.fixture
-def executor():
-    """Make an executor; let it go at the end, whatever happened."""
-    made = ScriptedExecutor()
-    yield made
-    made.gate.set()
-    made.recovery.set()
-    made.after_permit.set()
-
-
-@pytest.fixture
-async def start(tmp_path, executor):
-    """Return a function that starts executions on the same journal, as a process would."""
-    started = []
-
-    def begin(**options):
-        file = open_journal(tmp_path / "journal.db")
-        journal = Journal(file)
-        executions = Executions(journal, executor, **options)
-        started.append((executions, journal))
-        return executions
-
-    yield begin
-    executor.gate.set()
-    executor.recovery.set()
-    executor.after_permit.set()
-    for executions, journal in started:
-        await executions.close(WAIT)
-        await journal.close()
-
-
-def _request(request_id="r1", payload=b"{}", kind="reload", **more):
-    return ExecuteRequest(request_id, kind, msgspec.Raw(payload), **more)
-
-
-async def _entered(executor):
-    assert await asyncio.to_thread(executor.entered.acquire, timeout=WAIT)
-
-
-async def _stop(executions):
-    await executions.close(WAIT)
-    await executions._journal.close()
+from edgeplane.wire import ExecuteReply
+from kit.executors import WAIT, asking, end, entered
 
 
 async def test_a_success_is_answered_from_the_journal_for_ever(start, executor, caplog):
     """Also after a restart and under a higher attempt; the log says so in the agreed words."""
     caplog.set_level(logging.INFO)
     first = start()
-    reply = await first.execute(_request())
+    reply = await first.execute(asking())
     assert (reply.request_id, reply.status, reply.message) == ("r1", "success", "made")
-    assert await first.execute(_request(attempt=2)) == reply
-    await _stop(first)
-    assert await start().execute(_request(attempt=3)) == reply
+    assert await first.execute(asking(attempt=2)) == reply
+    await end(first)
+    assert await start().execute(asking(attempt=3)) == reply
     assert executor.executed == [("r1", 1)]
     assert caplog.messages == [
         "[SUCCESS] Task r1 (reload) completed: made",
@@ -134,10 +36,10 @@ async def test_a_failure_is_answered_until_a_higher_attempt_runs_it_again(start,
     caplog.set_level(logging.INFO)
     executor.outcomes = [Outcome("failed", "no room"), Outcome("success", "made")]
     executions = start()
-    failed = await executions.execute(_request(attempt=1))
+    failed = await executions.execute(asking(attempt=1))
     assert (failed.status, failed.message) == ("failed", "no room")
-    assert await executions.execute(_request(attempt=1)) == failed
-    assert (await executions.execute(_request(attempt=2))).status == "success"
+    assert await executions.execute(asking(attempt=1)) == failed
+    assert (await executions.execute(asking(attempt=2))).status == "success"
     assert executor.executed == [("r1", 1), ("r1", 2)]
     assert executor.asked_to_recover == []
     assert caplog.messages == [
@@ -153,23 +55,23 @@ async def test_what_runs_is_joined_whatever_the_attempt(start, executor, attempt
     executor.gate.clear()
     executor.outcomes = [Outcome("failed", "no")]
     executions = start()
-    first = asyncio.create_task(executions.execute(_request()))
-    await _entered(executor)
+    first = asyncio.create_task(executions.execute(asking()))
+    await entered(executor)
     assert executions.running == ["r1"]
-    more = [asyncio.create_task(executions.execute(_request(attempt=attempt))) for _ in range(5)]
+    more = [asyncio.create_task(executions.execute(asking(attempt=attempt))) for _ in range(5)]
     await asyncio.sleep(0)
     executor.gate.set()
     replies = await asyncio.gather(first, *more)
     assert {reply.message for reply in replies} == {"no"}
     assert executions.running == []
-    assert (await executions.execute(_request(attempt=attempt))).message == "no"
+    assert (await executions.execute(asking(attempt=attempt))).message == "no"
     assert len(executor.executed) == 1
 
 
 async def test_duplicates_that_arrive_together_start_one_execution(start, executor):
     """Nobody has to be first."""
     executions = start()
-    replies = await asyncio.gather(*(executions.execute(_request()) for _ in range(50)))
+    replies = await asyncio.gather(*(executions.execute(asking()) for _ in range(50)))
     assert len(replies) == 50
     assert executor.executed == [("r1", 1)]
 
@@ -178,13 +80,13 @@ async def test_a_caller_that_goes_away_changes_nothing(start, executor):
     """The execution goes on and is answered from the journal later."""
     executor.gate.clear()
     executions = start()
-    caller = asyncio.create_task(executions.execute(_request()))
-    await _entered(executor)
+    caller = asyncio.create_task(executions.execute(asking()))
+    await entered(executor)
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
         await caller
     executor.gate.set()
-    assert (await executions.execute(_request())).status == "success"
+    assert (await executions.execute(asking())).status == "success"
     assert len(executor.executed) == 1
 
 
@@ -193,15 +95,15 @@ async def test_an_id_with_another_type_or_payload_is_refused(start, executor, ot
     """While it runs, when it is done, and when both arrive together."""
     executor.gate.clear()
     executions = start()
-    running = asyncio.create_task(executions.execute(_request()))
-    await _entered(executor)
+    running = asyncio.create_task(executions.execute(asking()))
+    await entered(executor)
     with pytest.raises(AlreadyExists, match="r1 was used for another type or payload"):
-        await executions.execute(_request(**other))
+        await executions.execute(asking(**other))
     executor.gate.set()
     await running
     with pytest.raises(AlreadyExists):
-        await executions.execute(_request(**other))
-    asks = [executions.execute(_request(**other)), executions.execute(_request())]
+        await executions.execute(asking(**other))
+    asks = [executions.execute(asking(**other)), executions.execute(asking())]
     wrong, right = await asyncio.gather(*asks, return_exceptions=True)
     assert isinstance(wrong, AlreadyExists)
     assert isinstance(right, ExecuteReply)
@@ -211,18 +113,18 @@ async def test_an_id_with_another_type_or_payload_is_refused(start, executor, ot
 async def test_white_space_in_a_payload_makes_no_difference_the_order_of_keys_does(start):
     """An id is bound to the tokens."""
     executions = start()
-    await executions.execute(_request(payload=b'{"a":1,"b":2}'))
-    await executions.execute(_request(payload=b'{ "a": 1,\n"b": 2 }'))
+    await executions.execute(asking(payload=b'{"a":1,"b":2}'))
+    await executions.execute(asking(payload=b'{ "a": 1,\n"b": 2 }'))
     with pytest.raises(AlreadyExists):
-        await executions.execute(_request(payload=b'{"b":2,"a":1}'))
+        await executions.execute(asking(payload=b'{"b":2,"a":1}'))
 
 
 async def test_an_interrupted_request_whose_effect_was_made_is_not_done_again(start, executor):
     """The executor recognises its effect; that is the outcome."""
     executor.gate.clear()
     before = start()
-    caller = asyncio.create_task(before.execute(_request()))
-    await _entered(executor)
+    caller = asyncio.create_task(before.execute(asking()))
+    await entered(executor)
     await before.close(0)
     with pytest.raises(Internal, match="stopping"):
         await caller
@@ -230,7 +132,7 @@ async def test_an_interrupted_request_whose_effect_was_made_is_not_done_again(st
     await before._journal.close()
     executor.recovered = Outcome("success", "was made")
     after = start()
-    assert (await after.execute(_request())).message == "was made"
+    assert (await after.execute(asking())).message == "was made"
     assert executor.asked_to_recover == ["r1"]
     assert executor.executed == [("r1", 1)]
 
@@ -239,14 +141,14 @@ async def test_an_interrupted_request_without_its_effect_is_executed(start, exec
     """And what the dead run was given up over never appears."""
     executor.gate.clear()
     before = start()
-    caller = asyncio.create_task(before.execute(_request()))
-    await _entered(executor)
+    caller = asyncio.create_task(before.execute(asking()))
+    await entered(executor)
     await before.close(0)
     await asyncio.wait((caller,))
     assert isinstance(caller.exception(), Internal)
     await before._journal.close()
     executor.gate.set()
-    assert (await start().execute(_request())).message == "made"
+    assert (await start().execute(asking())).message == "made"
     assert executor.executed == [("r1", 1), ("r1", 1)]
     assert executor.effects == ["r1"]
 
@@ -255,8 +157,8 @@ async def test_a_slow_look_for_an_effect_is_not_told_as_a_failure(start, executo
     """The time limit is for doing it again; what is there already has no limit."""
     executor.gate.clear()
     before = start()
-    caller = asyncio.create_task(before.execute(_request()))
-    await _entered(executor)
+    caller = asyncio.create_task(before.execute(asking()))
+    await entered(executor)
     await before.close(0)
     await asyncio.wait((caller,))
     assert isinstance(caller.exception(), Internal)
@@ -265,8 +167,8 @@ async def test_a_slow_look_for_an_effect_is_not_told_as_a_failure(start, executo
     executor.recovery.clear()
     after = start()
     time_is_up(0)
-    caller = asyncio.create_task(after.execute(_request(timeout_seconds=3)))
-    await _entered(executor)
+    caller = asyncio.create_task(after.execute(asking(timeout_seconds=3)))
+    await entered(executor)
     assert after.running == ["r1"]
     executor.recovery.set()
     assert (await caller).message == "was made"
@@ -275,28 +177,28 @@ async def test_a_slow_look_for_an_effect_is_not_told_as_a_failure(start, executo
 async def test_an_older_epoch_is_refused_also_after_a_restart(start, executor):
     """Whoever lost the node cannot act on it, not even to join or to read an answer."""
     first = start()
-    await first.execute(_request(node_id=7, epoch=5))
+    await first.execute(asking(node_id=7, epoch=5))
     with pytest.raises(WrongState, match="stale epoch 4 for node 7: this agent follows 5"):
-        await first.execute(_request("r2", node_id=7, epoch=4))
-    await first.execute(_request("r2"))
-    await _stop(first)
+        await first.execute(asking("r2", node_id=7, epoch=4))
+    await first.execute(asking("r2"))
+    await end(first)
     second = start()
     with pytest.raises(WrongState):
-        await second.execute(_request(node_id=7, epoch=4))
-    await second.execute(_request(node_id=7, epoch=5))
+        await second.execute(asking(node_id=7, epoch=4))
+    await second.execute(asking(node_id=7, epoch=5))
     assert executor.executed == [("r1", 1), ("r2", 1)]
 
 
 async def test_each_node_has_epochs_of_its_own(start, executor):
     """Two names for one machine do not shut each other out; no name counts as node 0."""
     executions = start()
-    await executions.execute(_request("a", node_id=1, epoch=5))
-    await executions.execute(_request("b", node_id=2, epoch=1))
-    await executions.execute(_request("c", epoch=3))
+    await executions.execute(asking("a", node_id=1, epoch=5))
+    await executions.execute(asking("b", node_id=2, epoch=1))
+    await executions.execute(asking("c", epoch=3))
     with pytest.raises(WrongState, match="stale epoch 2 for node 0: this agent follows 3"):
-        await executions.execute(_request("d", epoch=2))
+        await executions.execute(asking("d", epoch=2))
     with pytest.raises(WrongState, match="stale epoch 0 for node 2: this agent follows 1"):
-        await executions.execute(_request("d", node_id=2, epoch=0))
+        await executions.execute(asking("d", node_id=2, epoch=0))
     assert [name for name, _ in executor.executed] == ["a", "b", "c"]
 
 
@@ -304,70 +206,45 @@ async def test_a_higher_epoch_counts_also_when_its_request_is_only_joined(start,
     """It is on disk before the answer."""
     executor.gate.clear()
     first = start()
-    running = asyncio.create_task(first.execute(_request(node_id=7, epoch=1)))
-    await _entered(executor)
-    joined = asyncio.create_task(first.execute(_request(node_id=7, epoch=2)))
+    running = asyncio.create_task(first.execute(asking(node_id=7, epoch=1)))
+    await entered(executor)
+    joined = asyncio.create_task(first.execute(asking(node_id=7, epoch=2)))
     await asyncio.sleep(0)
     executor.gate.set()
     await asyncio.gather(running, joined)
-    await _stop(first)
+    await end(first)
     with pytest.raises(WrongState, match="follows 2"):
-        await start().execute(_request(node_id=7, epoch=1))
+        await start().execute(asking(node_id=7, epoch=1))
 
 
 async def test_a_higher_epoch_counts_also_when_its_request_is_refused(start, executor):
     """Whatever the answer is, whoever was followed before is followed no more after a restart."""
     executor.gate.clear()
     first = start(limit=1)
-    running = asyncio.create_task(first.execute(_request(node_id=7, epoch=1)))
-    await _entered(executor)
+    running = asyncio.create_task(first.execute(asking(node_id=7, epoch=1)))
+    await entered(executor)
     with pytest.raises(AlreadyExists):
-        await first.execute(_request(payload=b"[1]", node_id=7, epoch=2))
+        await first.execute(asking(payload=b"[1]", node_id=7, epoch=2))
     with pytest.raises(TooMany):
-        await first.execute(_request("r2", node_id=8, epoch=3))
+        await first.execute(asking("r2", node_id=8, epoch=3))
     executor.gate.set()
     await running
-    await _stop(first)
+    await end(first)
     second = start()
     for node_id, followed in ((7, 2), (8, 3)):
         with pytest.raises(WrongState, match=f"follows {followed}"):
-            await second.execute(_request(node_id=node_id, epoch=followed - 1))
-
-
-class Commits:
-    """Whether commits of a journal go through now, and a sign for each that has begun."""
-
-    def __init__(self):
-        self.begun = threading.Semaphore(0)
-        self.let_go = threading.Event()
-        self.let_go.set()
-
-
-@pytest.fixture
-def commits(monkeypatch):
-    """Hold the commits of every journal while the test says so."""
-    held = Commits()
-    commit = JournalFile.commit
-
-    def wait_and_commit(file):
-        held.begun.release()
-        assert held.let_go.wait(WAIT)
-        commit(file)
-
-    monkeypatch.setattr(JournalFile, "commit", wait_and_commit)
-    yield held
-    held.let_go.set()
+            await second.execute(asking(node_id=node_id, epoch=followed - 1))
 
 
 async def test_who_waits_for_a_run_to_end_may_meanwhile_be_outdated(start, executor, commits):
     """A request that is not begun yet is refused when its node has a newer owner by then."""
     executions = start()
     commits.let_go.clear()
-    first = asyncio.create_task(executions.execute(_request(payload=b"[1]")))
+    first = asyncio.create_task(executions.execute(asking(payload=b"[1]")))
     await asyncio.sleep(0)
-    older = asyncio.create_task(executions.execute(_request(node_id=7, epoch=1)))
+    older = asyncio.create_task(executions.execute(asking(node_id=7, epoch=1)))
     await asyncio.sleep(0)
-    newer = asyncio.create_task(executions.execute(_request("r2", node_id=7, epoch=2)))
+    newer = asyncio.create_task(executions.execute(asking("r2", node_id=7, epoch=2)))
     await asyncio.sleep(0)
     commits.let_go.set()
     assert (await first).status == "success"
@@ -380,11 +257,11 @@ async def test_a_higher_attempt_does_not_take_over_an_old_failure(start, executo
     """It arrives while the journal is asked for the attempt before it: it runs all the same."""
     executor.outcomes = [Outcome("failed", "no"), Outcome("success", "made")]
     executions = start()
-    await executions.execute(_request(attempt=1))
+    await executions.execute(asking(attempt=1))
     commits.let_go.clear()
-    again = asyncio.create_task(executions.execute(_request(attempt=1)))
+    again = asyncio.create_task(executions.execute(asking(attempt=1)))
     await asyncio.sleep(0)
-    higher = asyncio.create_task(executions.execute(_request(attempt=2)))
+    higher = asyncio.create_task(executions.execute(asking(attempt=2)))
     await asyncio.sleep(0)
     commits.let_go.set()
     assert [(await again).message, (await higher).message] == ["no", "made"]
@@ -396,39 +273,18 @@ async def test_a_higher_attempt_does_not_join_what_has_ended(start, executor, co
     executor.outcomes = [Outcome("failed", "no"), Outcome("failed", "again no")]
     executor.gate.clear()
     executions = start()
-    first = asyncio.create_task(executions.execute(_request(attempt=1)))
-    await _entered(executor)
+    first = asyncio.create_task(executions.execute(asking(attempt=1)))
+    await entered(executor)
     assert commits.begun.acquire(blocking=False)
     commits.let_go.clear()
     executor.gate.set()
     assert await asyncio.to_thread(commits.begun.acquire, timeout=WAIT)
-    higher = asyncio.create_task(executions.execute(_request(attempt=2)))
+    higher = asyncio.create_task(executions.execute(asking(attempt=2)))
     await asyncio.sleep(0)
     commits.let_go.set()
     assert [(await first).message, (await higher).message] == ["no", "again no"]
-    assert (await executions.execute(_request(attempt=2))).message == "again no"
+    assert (await executions.execute(asking(attempt=2))).message == "again no"
     assert executor.executed == [("r1", 1), ("r1", 2)]
-
-
-@pytest.fixture
-def time_is_up(monkeypatch, executor):
-    """Return a function: a limit of 3 s passes once the executor has got to so many places."""
-    original = asyncio.wait
-    passed = asyncio.Event()
-
-    def after(places):
-        async def wait(futures, **named):
-            if named.get("timeout") != 3:
-                return await original(futures, **named)
-            for _ in range(places):
-                await _entered(executor)
-            passed.set()
-            return await original(futures, timeout=0)
-
-        monkeypatch.setattr(asyncio, "wait", wait)
-        return passed
-
-    return after
 
 
 async def test_a_run_over_its_time_is_given_up_and_runs_when_it_is_asked_for_again(
@@ -439,15 +295,15 @@ async def test_a_run_over_its_time_is_given_up_and_runs_when_it_is_asked_for_aga
     executions = start()
     time_is_up(1)
     with pytest.raises(Internal) as refused:
-        await executions.execute(_request(timeout_seconds=3))
+        await executions.execute(asking(timeout_seconds=3))
     assert (refused.value.status, refused.value.message) == (503, "timed out after 3 s")
     assert executions.stuck
     assert executions.running == []
-    given_up = set(executions._jobs)
+    given_up = set(executions._workers.jobs)
     executor.gate.set()
     await asyncio.wait(given_up)
     assert executor.effects == []
-    assert (await executions.execute(_request())).message == "made"
+    assert (await executions.execute(asking())).message == "made"
     assert executor.asked_to_recover == ["r1"]
     assert executor.effects == ["r1"]
 
@@ -460,14 +316,14 @@ async def test_threads_that_were_given_up_count_among_those_that_may_be(
     executions = start(limit=1)
     time_is_up(1)
     with pytest.raises(Internal, match="timed out"):
-        await executions.execute(_request(timeout_seconds=3))
+        await executions.execute(asking(timeout_seconds=3))
     with pytest.raises(TooMany):
-        await executions.execute(_request("r2"))
-    given_up = set(executions._jobs)
+        await executions.execute(asking("r2"))
+    given_up = set(executions._workers.jobs)
     executor.gate.set()
     await asyncio.wait(given_up)
     await asyncio.sleep(0)
-    assert (await executions.execute(_request("r2"))).status == "success"
+    assert (await executions.execute(asking("r2"))).status == "success"
 
 
 @pytest.mark.parametrize(("error", "status"), [(NotNow("no room"), 503), (Unclear("no sync"), 500)])
@@ -476,9 +332,9 @@ async def test_what_the_executor_could_not_do_or_tell_stays_begun(start, executo
     executor.outcomes = [error]
     executions = start()
     with pytest.raises(Internal, match=str(error)) as refused:
-        await executions.execute(_request())
+        await executions.execute(asking())
     assert refused.value.status == status
-    assert (await executions.execute(_request())).status == "success"
+    assert (await executions.execute(asking())).status == "success"
     assert executor.asked_to_recover == ["r1"]
 
 
@@ -490,13 +346,13 @@ async def test_an_effect_that_cannot_be_looked_for_is_neither_made_again_nor_fai
     executor.recovered = OSError(errno.EIO, "Input/output error")
     executions = start()
     with pytest.raises(Internal):
-        await executions.execute(_request())
+        await executions.execute(asking())
     for attempt in (1, 2):
         with pytest.raises(Internal, match="cannot be told") as refused:
-            await executions.execute(_request(attempt=attempt))
+            await executions.execute(asking(attempt=attempt))
         assert refused.value.status == 500
     executor.recovered = Outcome("success", "was made")
-    assert (await executions.execute(_request())).message == "was made"
+    assert (await executions.execute(asking())).message == "was made"
     assert executor.executed == [("r1", 1)]
 
 
@@ -505,7 +361,7 @@ async def test_an_effect_under_way_is_waited_for_past_the_limit(start, executor,
     executor.after_permit.clear()
     executions = start()
     passed = time_is_up(2)
-    caller = asyncio.create_task(executions.execute(_request(timeout_seconds=3)))
+    caller = asyncio.create_task(executions.execute(asking(timeout_seconds=3)))
     await passed.wait()
     assert executions.running == ["r1"]
     executor.after_permit.set()
@@ -518,7 +374,7 @@ async def test_a_thread_inside_an_effect_is_known_of_after_the_end(start, execut
     executor.after_permit.clear()
     executions = start()
     passed = time_is_up(2)
-    caller = asyncio.create_task(executions.execute(_request(timeout_seconds=3)))
+    caller = asyncio.create_task(executions.execute(asking(timeout_seconds=3)))
     await passed.wait()
     await executions.close(0)
     with pytest.raises(Internal, match="stopping"):
@@ -529,7 +385,7 @@ async def test_a_thread_inside_an_effect_is_known_of_after_the_end(start, execut
 async def test_an_executor_that_breaks_has_failed(start, executor, caplog):
     """The reason is in the log, not in the message."""
     executor.outcomes = [RuntimeError("secret inside")]
-    reply = await start().execute(_request())
+    reply = await start().execute(asking())
     assert reply.status == "failed"
     assert "secret" not in reply.message
     assert "secret inside" in caplog.text
@@ -539,10 +395,10 @@ async def test_a_message_is_bounded_in_answer_and_journal(start, executor):
     """What is told again is what was told."""
     executor.outcomes = [Outcome("failed", "x" * 100_000)]
     executions = start()
-    reply = await executions.execute(_request())
+    reply = await executions.execute(asking())
     assert len(reply.message.encode()) <= MAX_ERROR_BYTES
     assert "cut, 100000 bytes in all" in reply.message
-    assert (await executions.execute(_request())).message == reply.message
+    assert (await executions.execute(asking())).message == reply.message
 
 
 async def test_without_a_journaled_begin_nothing_is_executed(start, executor, monkeypatch):
@@ -551,9 +407,9 @@ async def test_without_a_journaled_begin_nothing_is_executed(start, executor, mo
     with monkeypatch.context() as patched:
         patched.setattr(executions._journal._file, "commit", _disk_full)
         with pytest.raises(DatabaseError, match="journal cannot be written"):
-            await executions.execute(_request())
+            await executions.execute(asking())
     assert executor.executed == []
-    assert (await executions.execute(_request())).status == "success"
+    assert (await executions.execute(asking())).status == "success"
 
 
 async def test_an_effect_whose_ending_cannot_be_journaled_is_found_again(
@@ -563,14 +419,14 @@ async def test_an_effect_whose_ending_cannot_be_journaled_is_found_again(
     executor.gate.clear()
     executor.recovered = Outcome("success", "was made")
     executions = start()
-    caller = asyncio.create_task(executions.execute(_request()))
-    await _entered(executor)
+    caller = asyncio.create_task(executions.execute(asking()))
+    await entered(executor)
     with monkeypatch.context() as patched:
         patched.setattr(executions._journal._file, "commit", _disk_full)
         executor.gate.set()
         with pytest.raises(DatabaseError):
             await caller
-    assert (await executions.execute(_request())).message == "was made"
+    assert (await executions.execute(asking())).message == "was made"
     assert executor.effects == ["r1"]
 
 
@@ -582,13 +438,13 @@ async def test_one_too_many_is_told_to_come_back(start, executor):
     """The bound refuses new requests; those that run may be joined all the same."""
     executor.gate.clear()
     executions = start(limit=2)
-    running = [asyncio.create_task(executions.execute(_request(name))) for name in ("a", "b")]
-    await _entered(executor)
-    await _entered(executor)
+    running = [asyncio.create_task(executions.execute(asking(name))) for name in ("a", "b")]
+    await entered(executor)
+    await entered(executor)
     with pytest.raises(TooMany) as refused:
-        await executions.execute(_request("c"))
+        await executions.execute(asking("c"))
     assert refused.value.retry_after == 1
-    joined = asyncio.create_task(executions.execute(_request("a")))
+    joined = asyncio.create_task(executions.execute(asking("a")))
     await asyncio.sleep(0)
     executor.gate.set()
     assert {reply.status for reply in await asyncio.gather(*running, joined)} == {"success"}
@@ -598,12 +454,12 @@ async def test_stopping_lets_what_runs_finish_and_takes_nothing_more(start, exec
     """A run in time is answered; a new request is told to ask again."""
     executor.gate.clear()
     executions = start()
-    caller = asyncio.create_task(executions.execute(_request()))
-    await _entered(executor)
+    caller = asyncio.create_task(executions.execute(asking()))
+    await entered(executor)
     closing = asyncio.create_task(executions.close(WAIT))
     await asyncio.sleep(0)
     with pytest.raises(Internal, match="stopping"):
-        await executions.execute(_request("r2"))
+        await executions.execute(asking("r2"))
     executor.gate.set()
     assert (await caller).status == "success"
     await closing

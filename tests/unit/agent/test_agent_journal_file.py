@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from edgeplane.agent import journal_file
-from edgeplane.agent.epochs import KEPT_NODES
+from edgeplane.agent.highest import KEPT_NODES
 from edgeplane.agent.journal_file import (
     KEPT_SECONDS,
     Asked,
@@ -21,6 +21,7 @@ from edgeplane.agent.journal_file import (
 )
 from edgeplane.agent.journal_opening import JournalError, open_journal
 from edgeplane.model.tasks import MAX_DEADLINE_SECONDS
+from edgeplane.wire import CANCELLED, MAX_NUMBER, CancelRequest
 
 
 def _asked(request_id="r1", attempt=1, digest=b"d", kind="reload", **named):
@@ -103,11 +104,11 @@ def test_the_highest_epochs_survive_a_restart_and_a_rollback_forgets_newer_ones(
     _begin(file, "r3", epoch=4, node_id=2)
     file.start()
     file.begin(_asked("r4", epoch=9, node_id=1))
-    assert file.epochs.of(1) == 5
+    assert file.epochs.committed.of(1) == 5
     file.rollback()
     again = open_journal(path)
     for opened in (file, again):
-        assert [opened.epochs.of(node) for node in (1, 2, 3)] == [5, 4, 0]
+        assert [opened.epochs.committed.of(node) for node in (1, 2, 3)] == [5, 4, 0]
         assert opened.entries == 3
     again.close()
 
@@ -116,18 +117,115 @@ def test_the_nodes_whose_epochs_are_kept_are_those_raised_last(file, path):
     """In memory and on disk alike, also across a restart."""
     file.start()
     for node in range(KEPT_NODES):
-        file.raise_epoch(1, node)
-    file.raise_epoch(2, 0)
+        file.epochs.raise_to(1, node)
+    file.epochs.raise_to(2, 0)
     file.commit()
     again = open_journal(path)
     again.start()
-    again.raise_epoch(1, KEPT_NODES)
+    again.epochs.raise_to(1, KEPT_NODES)
     again.commit()
     again.close()
     last = open_journal(path)
-    assert [last.epochs.of(node) for node in (0, 1, 2, KEPT_NODES)] == [2, 0, 1, 1]
+    assert [last.epochs.committed.of(node) for node in (0, 1, 2, KEPT_NODES)] == [2, 0, 1, 1]
     assert last._number("SELECT count(*) FROM epochs") == KEPT_NODES
     last.close()
+
+
+def test_the_latest_generation_of_a_node_is_the_lowest_that_begins(file, path):
+    """Of each node for itself; an equal one begins, a lower one is not entered at all."""
+    assert _begin(file, "a", node_id=1, generation=7).standing is Standing.NEW
+    assert _begin(file, "b", node_id=1, generation=7).standing is Standing.NEW
+    assert _begin(file, "c", node_id=2, generation=0).standing is Standing.NEW
+    assert _begin(file, "d", node_id=1).standing is Standing.NEW
+    again = open_journal(path)
+    for opened in (file, again):
+        found = _begin(opened, "e", node_id=1, generation=6)
+        assert (found.standing, found.begun_generation) == (Standing.OUTDATED, 7)
+        assert opened.entries == 4
+    again.close()
+
+
+def test_what_has_ended_is_answered_whatever_its_generation(file):
+    """A success for ever; a failure as long as it is not asked to run again."""
+    _begin(file, "good", node_id=1, generation=5)
+    _finish(file, "good")
+    _begin(file, "bad", node_id=1, generation=5)
+    _finish(file, "bad", status="failed")
+    _begin(file, "newer", node_id=1, generation=7)
+    assert _begin(file, "good", 2, node_id=1, generation=5).standing is Standing.ANSWERED
+    assert _begin(file, "bad", node_id=1, generation=5).standing is Standing.ANSWERED
+    assert _begin(file, "bad", 2, node_id=1, generation=5).standing is Standing.OUTDATED
+
+
+def test_an_interrupted_run_of_an_earlier_generation_does_not_go_on(file):
+    """It may have taken effect: that is looked for, and nothing more is done."""
+    _begin(file, "a", node_id=1, generation=5)
+    _begin(file, "b", node_id=1, generation=7)
+    found = _begin(file, "a", node_id=1, generation=5)
+    assert (found.standing, found.begun_generation) == (Standing.CALLED_OFF, 7)
+    assert _begin(file, "b", node_id=1, generation=7).standing is Standing.INTERRUPTED
+
+
+def test_as_many_generations_are_kept_as_epochs(file):
+    """Of the nodes whose config changed last."""
+    file.start()
+    for node in range(KEPT_NODES + 1):
+        file.generations.raise_to(1, node)
+    file.commit()
+    assert file._number("SELECT count(*) FROM generations") == KEPT_NODES
+    assert [file.generations.committed.of(node) for node in (0, 1)] == [0, 1]
+
+
+def _cancel(file, request_id="r1", attempt=None):
+    file.start()
+    state = file.cancel(CancelRequest(request_id, attempt=attempt))
+    file.commit()
+    return state
+
+
+def test_what_is_cancelled_before_it_arrives_does_nothing_when_it_does(file):
+    """Whatever its type, payload and attempt are; and it is told the same way each time."""
+    assert [_cancel(file), _cancel(file)] == ["unknown", "unknown"]
+    for more in ({}, {"attempt": 9}, {"kind": "apply_config"}, {"digest": b"x"}):
+        found = _begin(file, **more)
+        assert (found.standing, found.status) == (Standing.ANSWERED, "failed")
+        assert found.message == CANCELLED
+    assert file.entries == 1
+
+
+def test_a_cancel_of_an_attempt_leaves_the_next_one_free(file):
+    """A person asks for it again: then it runs, and its id is bound as ever."""
+    assert _cancel(file, attempt=2) == "unknown"
+    assert _begin(file, attempt=2).standing is Standing.ANSWERED
+    assert _begin(file, attempt=3).standing is Standing.NEW
+    assert _begin(file, attempt=3, digest=b"x").standing is Standing.DIFFERENT
+
+
+def test_a_cancel_changes_nothing_of_what_has_ended(file):
+    """Unless the attempt that is meant has not arrived yet."""
+    _begin(file, "good")
+    _finish(file, "good", message="made")
+    _begin(file, "bad")
+    _finish(file, "bad", status="failed", message="no")
+    assert [_cancel(file, "good", 2), _cancel(file, "bad", 1), _cancel(file, "bad")] == ["done"] * 3
+    assert _begin(file, "bad").message == "no"
+    assert _cancel(file, "bad", 2) == "unknown"
+    assert _begin(file, "bad", 2).message == CANCELLED
+    assert _begin(file, "bad", 3).standing is Standing.NEW
+
+
+def test_an_interrupted_run_that_is_cancelled_does_not_go_on(file):
+    """It may have taken effect: that is looked for, and nothing more is done."""
+    _begin(file)
+    assert _cancel(file) == "unknown"
+    found = _begin(file)
+    assert (found.standing, found.status, found.message) == (
+        Standing.CALLED_OFF,
+        "failed",
+        CANCELLED,
+    )
+    _finish(file, status="failed", message=CANCELLED)
+    assert _cancel(file) == "cancelled"
 
 
 def test_the_file_is_for_its_owner_only(file, path):
@@ -260,12 +358,14 @@ def test_unfinished_entries_do_not_hide_the_done_ones_behind_them(path):
     file.close()
 
 
-def test_a_journal_without_the_index_gets_it(path):
+def test_a_journal_without_what_came_later_gets_it(path):
     """One that an earlier release made."""
     file = open_journal(path)
     file._connection.execute("DROP INDEX requests_by_end")
+    file._connection.execute("DROP TABLE generations")
     file.close()
     again = open_journal(path)
+    assert _begin(again, node_id=1, generation=1).standing is Standing.NEW
     assert again._number("SELECT count(*) FROM sqlite_master WHERE name = 'requests_by_end'") == 1
     again.close()
 
@@ -286,6 +386,7 @@ IDS = st.sampled_from(["a", "b", "c"])
 DIGESTS = st.sampled_from([b"1", b"2"])
 NODES = st.integers(0, 2)
 ATTEMPTS = st.integers(1, 4)
+NEVER_ARRIVED = "never arrived"  #: the digest of what was cancelled before it came
 
 
 class JournalMachine(RuleBasedStateMachine):
@@ -299,7 +400,15 @@ class JournalMachine(RuleBasedStateMachine):
         self.file._connection.execute("PRAGMA synchronous = OFF")
         self.model: dict[str, dict[str, Any]] = {}
         self.epochs: dict[int, int] = {}
-        self.saved: tuple[dict[str, dict[str, Any]], dict[int, int]] = ({}, {})
+        self.generations: dict[int, int] = {}
+        self.saved = self._now()
+        self.open = False
+
+    def _now(self):
+        return dict(self.model), dict(self.epochs), dict(self.generations)
+
+    def _go_back(self):
+        self.model, self.epochs, self.generations = (dict(part) for part in self.saved)
         self.open = False
 
     def _ensure_started(self):
@@ -307,17 +416,18 @@ class JournalMachine(RuleBasedStateMachine):
             self.file.start()
             self.open = True
 
-    def _expected(self, request_id, digest, attempt):
+    def _expected(self, request_id, digest, attempt, *, past):
         entry = self.model.get(request_id)
         if entry is None:
-            return Standing.NEW
-        if entry["digest"] != digest:
+            return Standing.OUTDATED if past else Standing.NEW
+        if entry["digest"] not in (digest, NEVER_ARRIVED):
             return Standing.DIFFERENT
         if entry["status"] is None:
-            return Standing.INTERRUPTED
+            off = past or (entry["message"] is not None and attempt <= entry["attempt"])
+            return Standing.CALLED_OFF if off else Standing.INTERRUPTED
         if entry["status"] == "success" or attempt <= entry["attempt"]:
             return Standing.ANSWERED
-        return Standing.NEW
+        return Standing.OUTDATED if past else Standing.NEW
 
     @rule(
         request_id=IDS,
@@ -325,18 +435,29 @@ class JournalMachine(RuleBasedStateMachine):
         attempt=ATTEMPTS,
         epoch=st.none() | st.integers(0, 5),
         node=NODES,
+        generation=st.none() | st.integers(0, 5),
     )
-    def begin(self, request_id, digest, attempt, epoch, node):
+    def begin(self, request_id, digest, attempt, epoch, node, generation):
         """Ask; the standing and the answer are what the dict says."""
         self._ensure_started()
-        expected = self._expected(request_id, digest, attempt)
-        found = self.file.begin(_asked(request_id, attempt, digest, epoch=epoch, node_id=node))
+        begun = self.generations.get(node, 0)
+        past = generation is not None and generation < begun
+        expected = self._expected(request_id, digest, attempt, past=past)
+        asked = _asked(
+            request_id, attempt, digest, epoch=epoch, node_id=node, generation=generation
+        )
+        found = self.file.begin(asked)
         self.epochs[node] = max(self.epochs.get(node, 0), epoch or 0)
         assert found.standing is expected
-        if expected is Standing.ANSWERED:
+        if expected in {Standing.ANSWERED, Standing.CALLED_OFF}:
             entry = self.model[request_id]
-            assert (found.status, found.message) == (entry["status"], entry["message"])
+            if expected is Standing.ANSWERED:
+                assert found.status == entry["status"]
+            assert found.message == entry["message"] or found.begun_generation == begun
+        elif expected is Standing.OUTDATED:
+            assert found.begun_generation == begun
         elif expected is not Standing.DIFFERENT:
+            self.generations[node] = max(begun, generation or 0)
             known = self.model.get(request_id, {"attempt": 0})["attempt"]
             self.model[request_id] = {
                 "digest": digest,
@@ -349,7 +470,7 @@ class JournalMachine(RuleBasedStateMachine):
         request_id=IDS,
         attempt=ATTEMPTS,
         status=st.sampled_from(["success", "failed"]),
-        message=st.text(max_size=5),
+        message=st.text(max_size=5) | st.just(CANCELLED),
     )
     def finish(self, request_id, attempt, status, message):
         """End a begun request; anything else stays as it is."""
@@ -365,12 +486,38 @@ class JournalMachine(RuleBasedStateMachine):
                 "message": message,
             }
 
+    @rule(
+        request_id=IDS,
+        attempt=st.none() | ATTEMPTS,
+        epoch=st.none() | st.integers(0, 5),
+        node=st.integers(1, 2),
+    )
+    def cancel(self, request_id, attempt, epoch, node):
+        """Cancel; what has ended stays, and whatever else arrives of it does nothing."""
+        self._ensure_started()
+        order = CancelRequest(request_id, node_id=node, epoch=epoch, attempt=attempt)
+        state = self.file.cancel(order)
+        self.epochs[node] = max(self.epochs.get(node, 0), epoch or 0)
+        entry = self.model.get(
+            request_id, {"digest": NEVER_ARRIVED, "attempt": 0, "status": "failed"}
+        )
+        arrived = entry["digest"] != NEVER_ARRIVED
+        meant = attempt or (entry["attempt"] if arrived else MAX_NUMBER)
+        ended = entry["status"] is not None
+        if ended and (entry["status"] == "success" or meant <= entry["attempt"]):
+            told = "cancelled" if entry["message"] == CANCELLED else "done"
+            assert state == (told if arrived else "unknown")
+            return
+        assert state == "unknown"
+        top = max(entry["attempt"], meant)
+        self.model[request_id] = {**entry, "attempt": top, "message": CANCELLED}
+
     @precondition(lambda self: self.open)
     @rule()
     def commit(self):
         """Keep what was written."""
         self.file.commit()
-        self.saved = (dict(self.model), dict(self.epochs))
+        self.saved = self._now()
         self.open = False
 
     @precondition(lambda self: self.open)
@@ -378,8 +525,7 @@ class JournalMachine(RuleBasedStateMachine):
     def roll_back(self):
         """Drop what was not committed."""
         self.file.rollback()
-        self.model, self.epochs = dict(self.saved[0]), dict(self.saved[1])
-        self.open = False
+        self._go_back()
 
     @rule()
     def crash(self):
@@ -387,14 +533,14 @@ class JournalMachine(RuleBasedStateMachine):
         self.file.close()
         self.file = open_journal(self.path)
         self.file._connection.execute("PRAGMA synchronous = OFF")
-        self.model, self.epochs = dict(self.saved[0]), dict(self.saved[1])
-        self.open = False
+        self._go_back()
 
     @invariant()
-    def the_epochs_on_disk_and_as_many_entries(self):
-        """Epochs follow the commits, the number of entries what was written."""
+    def the_numbers_on_disk_and_as_many_entries(self):
+        """Epochs and generations follow the commits, the number of entries what was written."""
         for node in range(3):
-            assert self.file.epochs.of(node) == self.saved[1].get(node, 0)
+            assert self.file.epochs.committed.of(node) == self.saved[1].get(node, 0)
+            assert self.file.generations.committed.of(node) == self.saved[2].get(node, 0)
         assert self.file.entries == len(self.model)
 
     def teardown(self):
@@ -405,4 +551,4 @@ class JournalMachine(RuleBasedStateMachine):
 
 TestJournalMachine = JournalMachine.TestCase
 TestJournalMachine.__doc__ = "What is committed survives a crash, what is not never was."
-TestJournalMachine.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestJournalMachine.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)

@@ -36,3 +36,14 @@ def test_pages_named_by_links_exist():
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_exit_codes_are_those_of_the_program():
+    """The table in operations.md says of each code what ``--help`` says."""
+    from edgeplane.cli.exits import Exit
+
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8").replace("`", "")
+
+    for code in Exit:
+        meaning = code.meaning.split(", or a general failure")[0]
+        assert f"| {code.value} | {meaning}" in page
