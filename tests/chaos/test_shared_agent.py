@@ -8,5 +8,6 @@ def test_nodes_that_share_an_agent_do_not_refuse_each_other(stage):
     nodes = stage.nodes(control, [agent], 3)
     stage.stream([control], stage.asks(nodes, 60)).wait()
     assert stage.finish() == []
-    assert {row.attempts for row in stage.tables.tasks()} == {1}
+    sent = [row.attempts for row in stage.tables.tasks() if row.status != "superseded"]
+    assert set(sent) == {1}
     assert "stale epoch" not in control.output

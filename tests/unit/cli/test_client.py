@@ -20,7 +20,7 @@ def test_the_public_names_are_pinned():
     assert methods == {
         *("base_url", "last_data", "login", "me", "ping", "close", "wait"),
         *("list_nodes", "get_node", "find_node", "create_node", "update_node", "delete_nodes"),
-        *("list_tasks", "get_task", "create_task", "retry_task"),
+        *("list_tasks", "get_task", "create_task", "retry_task", "cancel_task"),
     }
     shapes = {
         name
