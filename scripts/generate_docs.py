@@ -102,11 +102,12 @@ _TASK_ERRORS = """
 | `no answer from ...` and anything else | sent, and the connection ended, or brought what is no HTTP | yes, likewise |
 | `sent to ... on a connection that ended; then ...` | sent on a kept connection that ended, and no new one came about; what follows says why | yes, likewise |
 | `agent's answer is not understood` | something answered that is not our agent | yes |
+| `sent in a batch, and its result is not in the agent's answer` | it was still under way when the others were answered, or the answer was cut short | yes, likewise |
 | `agent answered for another request` | something between, or at that address, mixes answers up | yes |
 | `agent returned status 408`, `429` or `5..` | the agent cannot take it now | yes |
 | `agent returned status 503: timed out after ...` | given up over its `timeoutSeconds` before it took effect; nothing of it will appear | yes |
 | `agent returned status 409: stale epoch` | the agent follows another owner of the node | yes |
-| `agent returned status 409: generation` | the agent has begun a later config of the node | no: this one is past |
+| `agent returned status 409: generation: ...` | the agent has begun a later config of the node | no: this one is past |
 | `cancelled before it took effect` | it was cancelled in time; nothing of it appears | no |
 | `agent returned status 401` | the agent has another `AGENT_TOKEN` | no: mend the token, then retry |
 | `agent returned status 3..` or another `4..` | the agent (or what answers in its place) refuses it | no |

@@ -4,30 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from edgeplane.model.errors import DomainError, Internal, WrongState
+from edgeplane.model.errors import DomainError, WrongState
+from edgeplane.model.tasks import DEFAULT_TIMEOUT_SECONDS
 from edgeplane.swarm.faults import Fate
 from edgeplane.swarm.records import Asked
-from edgeplane.wire import ExecuteReply, ExecuteRequest
+from edgeplane.wire import CancelReply, CancelRequest, ExecuteReply, ExecuteRequest
 
 #: How an agent answers; None: not at all, the connection is cut.
 Tell = Callable[[ExecuteReply | DomainError | None], None]
-
-
-class Outdated(WrongState):
-    """A later generation of the node's config has begun here."""
-
-    def __init__(self, generation: int, begun: int, node_id: int) -> None:
-        super().__init__(
-            f"generation: {generation} is older than {begun},"
-            f" which this agent has begun for node {node_id}"
-        )
-        self.begun = begun
-
-
-class Unavailable(Internal):
-    """It may pass by itself."""
-
-    status = 503
+TellCancel = Callable[[CancelReply | DomainError], None]
 
 
 class Line(Protocol):
@@ -50,6 +35,17 @@ class Agent:
     running: "dict[str, Run]" = field(default_factory=dict)
     lines: set[Line] = field(default_factory=set)
 
+    def follow(self, request: ExecuteRequest | CancelRequest) -> WrongState | None:
+        """Keep an epoch that is new for its node; return the refusal of one that is past."""
+        node_id, epoch = request.node_id or 0, request.epoch
+        if epoch is None:
+            return None
+        followed = self.epochs.get(node_id, 0)
+        if epoch >= followed:
+            self.epochs[node_id] = epoch
+            return None
+        return WrongState(f"stale epoch {epoch} for node {node_id}: this agent follows {followed}")
+
 
 @dataclass(slots=True, eq=False)
 class Run:
@@ -62,5 +58,11 @@ class Run:
     attempt: int
     begun: bool = False
     decided: bool = False
+    called_off: str = ""  #: why it is to have no effect, if it has none yet
     waiting: list[Tell] = field(default_factory=list)
     after: list[Callable[[], None]] = field(default_factory=list)
+
+
+def limit(request: ExecuteRequest) -> int:
+    """Return how many seconds a request may take."""
+    return request.timeout_seconds or DEFAULT_TIMEOUT_SECONDS

@@ -3,10 +3,8 @@
 from http import HTTPStatus
 from typing import Final
 
-import msgspec
-
+from edgeplane.agent.refusals import Outdated
 from edgeplane.model.errors import DomainError
-from edgeplane.swarm.agents import Outdated
 from edgeplane.wire import MAX_BODY_BYTES, error_envelope
 
 _LINES: Final = {
@@ -25,8 +23,7 @@ def message(status: int, body: bytes, extra: bytes = b"") -> bytes:
 def failure(error: DomainError) -> bytes:
     """Render the body of an error."""
     if isinstance(error, Outdated):
-        data = {"begunGeneration": error.begun}
-        return msgspec.json.encode({"code": error.code, "message": error.message, "data": data})
+        return error_envelope(error.code, error.message, error.data)
     return error_envelope(error.code, error.message)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from edgeplane.agent.journal_file import Standing
 from edgeplane.swarm.journal_file import JournalFile
 from edgeplane.swarm.records import Asked, Found, Status
+from edgeplane.wire import CANCELLED, CancelRequest, CancelState
 
 _MAX_BATCH: Final = 2_000
 _KEPT: Final = 1_000_000  #: entries of the journal that is not on disk
@@ -47,6 +48,12 @@ class DurableJournal:
     ) -> None:
         """See ``Journal``."""
         self._waiting.put((self._file.finish, (asked, attempt, status, message), then))
+
+    def cancel(
+        self, agent: int, order: CancelRequest, then: Callable[[CancelState | None], None]
+    ) -> None:
+        """See ``Journal``."""
+        self._waiting.put((self._file.cancel, (agent, order), then))
 
     def raise_epoch(
         self, agent: int, node_id: int, epoch: int, then: Callable[[bool | None], None]
@@ -130,6 +137,16 @@ class ForgetfulJournal:
         """See ``Journal``."""
         self._known[asked.agent, asked.request_id] = asked.digest, attempt, status, message
         then(True)
+
+    def cancel(
+        self, agent: int, order: CancelRequest, then: Callable[[CancelState | None], None]
+    ) -> None:
+        """Tell how it stands, and keep nothing."""
+        known = self._known.get((agent, order.request_id))
+        if known is None or known[2] is None:
+            then("unknown")
+        else:
+            then("cancelled" if known[3] == CANCELLED else "done")
 
     def raise_epoch(
         self, agent: int, node_id: int, epoch: int, then: Callable[[bool | None], None]

@@ -9,6 +9,7 @@ from typing import Final
 
 from edgeplane.agent.journal_file import Standing, size_of
 from edgeplane.swarm.records import Asked, Found, Status
+from edgeplane.wire import CANCELLED, MAX_NUMBER, CancelRequest, CancelState
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS requests (
@@ -29,6 +30,7 @@ CREATE TABLE IF NOT EXISTS nodes (
     PRIMARY KEY (agent, node_id)
 ) WITHOUT ROWID;
 """
+_NEVER_ARRIVED: Final = b""  #: the digest of what was cancelled before anything came of it
 _KEEP_NODE: Final = "INSERT OR REPLACE INTO nodes VALUES (?, ?, ?, ?)"
 
 
@@ -78,10 +80,12 @@ class JournalFile:
         if row is None:
             return self._enter(asked, Standing.NEW, asked.attempt)
         digest, attempt, status, message = row
-        if digest != asked.digest:
+        if digest not in {asked.digest, _NEVER_ARRIVED}:
             return Found(Standing.DIFFERENT)
         if status == "success" or (status and asked.attempt <= attempt):
             return Found(Standing.ANSWERED, status, message)
+        if message is not None and not status and asked.attempt <= attempt:
+            return Found(Standing.INTERRUPTED, message=message)
         standing = Standing.NEW if status else Standing.INTERRUPTED
         return self._enter(asked, standing, max(attempt, asked.attempt))
 
@@ -93,6 +97,35 @@ class JournalFile:
             (attempt, status, message, asked.at, asked.agent, asked.request_id),
         )
         return True
+
+    def cancel(self, agent: int, order: CancelRequest) -> CancelState:
+        """Enter that a request that does not run is to have no effect; say how it stands."""
+        if order.epoch is not None:
+            self.raise_epoch(agent, order.node_id or 0, order.epoch)
+        row = self._connection.execute(
+            "SELECT digest, attempt, status, message FROM requests"
+            " WHERE agent = ? AND request_id = ?",
+            (agent, order.request_id),
+        ).fetchone()
+        if row is None:
+            self._connection.execute(
+                "INSERT INTO requests VALUES (?, ?, ?, ?, 'failed', ?, 0)",
+                (agent, order.request_id, _NEVER_ARRIVED, order.attempt or MAX_NUMBER, CANCELLED),
+            )
+            self.entries[agent] = self.entries.get(agent, 0) + 1
+            return "unknown"
+        digest, attempt, status, message = row
+        never = digest == _NEVER_ARRIVED
+        meant = order.attempt or (MAX_NUMBER if never else attempt)
+        if status == "success" or (status and meant <= attempt):
+            ended: CancelState = "cancelled" if message == CANCELLED else "done"
+            return "unknown" if never else ended
+        self._connection.execute(
+            "UPDATE requests SET attempt = max(attempt, ?), message = ?"
+            " WHERE agent = ? AND request_id = ?",
+            (meant, CANCELLED, agent, order.request_id),
+        )
+        return "unknown"
 
     def raise_epoch(self, agent: int, node_id: int, epoch: int) -> bool:
         """Remember an epoch if it is higher; return True."""

@@ -12,17 +12,23 @@ from functools import partial
 from importlib.metadata import version
 from typing import Final
 
-from edgeplane.agent.requests import read_request
-from edgeplane.model.errors import DomainError, NotAllowed, NotFound, TooMany, Unauthenticated
+from edgeplane.agent.refusals import TooLarge, WrongMethod
+from edgeplane.agent.requests import read_batch, read_cancel, read_request
+from edgeplane.model.errors import DomainError, NotFound, TooMany, Unauthenticated
 from edgeplane.swarm import answers
 from edgeplane.swarm.agents import Agent
 from edgeplane.swarm.arrivals import Arrival, Incoming
+from edgeplane.swarm.batches import Batch
 from edgeplane.swarm.fleet import Fleet
 from edgeplane.swarm.tally import Tally
 from edgeplane.wire import (
+    BATCH_PATH,
+    CANCEL_PATH,
     EXECUTE_PATH,
     HEALTH_PATH,
     MAX_BODY_BYTES,
+    BatchReply,
+    CancelReply,
     ExecuteReply,
     HealthReply,
     envelope,
@@ -32,23 +38,11 @@ SWEEP_SECONDS: Final = 5.0
 MOST: Final = 65_536  #: connections, where the process may open as many files
 
 _AT_ONCE: Final = struct.pack("ii", 1, 0)  #: SO_LINGER that ends a connection with a reset
-_METHODS: Final = {EXECUTE_PATH.encode(): b"POST", HEALTH_PATH.encode(): b"GET"}
+_EXECUTE, _BATCH = EXECUTE_PATH.encode(), BATCH_PATH.encode()
+_CANCEL, _HEALTH = CANCEL_PATH.encode(), HEALTH_PATH.encode()
+_METHODS: Final = {_EXECUTE: b"POST", _BATCH: b"POST", _CANCEL: b"POST", _HEALTH: b"GET"}
 
-
-class WrongMethod(NotAllowed):
-    """The path is there, and takes another method."""
-
-    status = 405
-
-    def __init__(self, path: bytes, method: bytes) -> None:
-        super().__init__(f"method: {path.decode()} takes {method.decode()}")
-        self.allowed = method
-
-
-class TooLarge(NotAllowed):
-    """More was sent than is read."""
-
-    status = 413
+_Reply = ExecuteReply | BatchReply | CancelReply | DomainError
 
 
 class Door:
@@ -126,32 +120,38 @@ class PushConnection(Incoming):
     def take(self, arrival: Arrival) -> None:
         """Let the agent do what is asked."""
         try:
-            self._check(arrival)
-            if arrival.method == b"GET":
-                self.answer(200, envelope(self._health()), self._date())
-                return
-            request = read_request(b"".join(arrival.parts))
+            self._act(self._check(arrival), b"".join(arrival.parts))
         except DomainError as error:
             self._tell(error)
-            return
-        arrived = self._door.loop.time()
-        self._door.fleet.execute(self._agent, request, partial(self._told, arrived))
 
-    def _check(self, arrival: Arrival) -> None:
+    def _act(self, path: bytes, body: bytes) -> None:
+        fleet, told = self._door.fleet, partial(self._told, self._door.loop.time())
+        if path == _HEALTH:
+            self.answer(200, envelope(self._health()), self._date())
+        elif path == _CANCEL:
+            fleet.cancel(self._agent, read_cancel(body), told)
+        elif path == _BATCH:
+            Batch(read_batch(body), told).execute(fleet, self._agent)
+        else:
+            fleet.execute(self._agent, read_request(body), told)
+
+    def _check(self, arrival: Arrival) -> bytes:
+        """Return the path, if it may be asked so."""
         path = arrival.path.partition(b"?")[0]
         method = _METHODS.get(path)
         if method is None:
             raise NotFound("path: nothing is here")
         if arrival.method != method:
-            raise WrongMethod(path, method)
+            raise WrongMethod(f"method: {path.decode()} takes {method.decode()}")
         scheme, _, shown = arrival.bearer.partition(b" ")
         right = hmac.compare_digest(shown.strip(), self._door.bearer)
         if scheme.lower() != b"bearer" or not right:
             raise Unauthenticated("unauthorized")
         if arrival.size > MAX_BODY_BYTES:
             raise TooLarge(f"body: at most {MAX_BODY_BYTES} bytes are allowed")
+        return path
 
-    def _told(self, arrived: float, reply: ExecuteReply | DomainError | None) -> None:
+    def _told(self, arrived: float, reply: _Reply | None) -> None:
         """Answer what the agent says, or cut the connection where it says nothing."""
         if self.transport.is_closing():
             return
@@ -162,11 +162,11 @@ class PushConnection(Incoming):
         self._door.tally.answered(self._door.loop.time() - arrived)
         self.go_on()
 
-    def _tell(self, reply: ExecuteReply | DomainError) -> None:
-        if isinstance(reply, ExecuteReply):
-            self.answer(200, envelope(reply), self._date())
-        else:
+    def _tell(self, reply: _Reply) -> None:
+        if isinstance(reply, DomainError):
             self.answer(reply.status, answers.failure(reply), _extra(reply) + self._date())
+        else:
+            self.answer(200, envelope(reply), self._date())
 
     def _date(self) -> bytes:
         """Return what the agent's clock shows, where it is off."""
@@ -192,7 +192,7 @@ def _extra(error: DomainError) -> bytes:
     if isinstance(error, Unauthenticated):
         return b"www-authenticate: Bearer\r\n"
     if isinstance(error, WrongMethod):
-        return b"allow: " + error.allowed + b"\r\n"
+        return b"allow: " + error.message.rpartition(" ")[2].encode() + b"\r\n"
     return b""
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from edgeplane.agent.journal_file import Standing
+from edgeplane.wire import CancelRequest, CancelState
 
 Status = Literal["success", "failed"]
 
@@ -31,7 +32,8 @@ class Asked:
 class Found:
     """How a request stands; ``outdated_by`` is a later generation of its node's config.
 
-    With it, only the effect that an interrupted run made may still be told.
+    With it, or where an interrupted run has a ``message`` (it was called off), only the effect that
+    it made may still be told.
     """
 
     standing: Standing
@@ -55,6 +57,11 @@ class Journal(Protocol):
         then: Callable[[bool | None], None],
     ) -> None:
         """Enter how a request ended; ``then`` gets None if that is not on record."""
+
+    def cancel(
+        self, agent: int, order: CancelRequest, then: Callable[[CancelState | None], None]
+    ) -> None:
+        """Let a request that does not run have no effect; ``then`` learns how it stands."""
 
     def raise_epoch(
         self, agent: int, node_id: int, epoch: int, then: Callable[[bool | None], None]

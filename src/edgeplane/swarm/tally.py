@@ -22,6 +22,7 @@ class Counts:
     recovered: int = 0  #: interrupted by a kill, and the effect was there
     stale_epochs: int = 0
     outdated: int = 0  #: configs older than one begun
+    called_off: int = 0  #: cancelled, or overtaken by a later config, before taking effect
     refused: int = 0  #: for whatever other reason
     drops: int = 0
     zombies: int = 0

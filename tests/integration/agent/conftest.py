@@ -171,7 +171,8 @@ class SwarmAgent:
     """One agent of a swarm, spoken to as the real one is."""
 
     token, host = TOKEN, address_of(2)
-    call, execute = AgentProcess.call, AgentProcess.execute
+    call, cancel = AgentProcess.call, AgentProcess.cancel
+    execute, execute_batch = AgentProcess.execute, AgentProcess.execute_batch
 
     def __init__(self, folder):
         self._swarm = Swarm(folder, 3).up()

@@ -5,9 +5,10 @@ import asyncio
 import pytest
 from msgspec import Raw
 
+from edgeplane.swarm.addresses import address_of
 from edgeplane.swarm.faults import Dice, Faults, Point
-from edgeplane.transport.base import Refused, Stale, Unanswered
-from edgeplane.wire import ExecuteRequest
+from edgeplane.transport.base import Address, Outdated, Refused, Stale, Unanswered
+from edgeplane.wire import CANCELLED, ExecuteReply, ExecuteRequest
 
 
 def _seed(point):
@@ -171,3 +172,78 @@ async def test_an_id_belongs_to_its_type_and_payload(swarm):
             await here.ask("r1", **other)
     await here.ask("r1", payload=Raw(b'{ "a": 1 }'))
     assert here.told("effect") == ["r1"]
+
+
+def _at(swarm, agent=1):
+    return Address(address_of(agent), swarm.port)
+
+
+async def _begun(swarm, request_id):
+    """Wait until the first agent's journal has a request as begun."""
+    running = swarm.fleet.at(address_of(1)).running
+    while request_id not in running or not running[request_id].begun:
+        await asyncio.sleep(0.001)
+
+
+async def test_a_batch_is_answered_together_each_for_itself(swarm):
+    """A refusal among the results costs the others nothing."""
+    here = await swarm()
+    await here.ask("r1")
+    asked = [ExecuteRequest(*what) for what in (("r0", "reload"), ("r1", "purge_cache"))]
+    done, refused = await here.client.deliver_many(_at(here), asked, 20)
+    assert isinstance(done, ExecuteReply)
+    assert (done.status, type(refused)) == ("success", Refused)
+    assert here.told("effect") == ["r1", "r0"]
+
+
+async def test_a_batch_whose_answer_is_dropped_is_in_the_journal(swarm):
+    """All of it."""
+    here = await swarm(drop=1.0)
+    asked = [ExecuteRequest(f"r{number}", "reload") for number in range(3)]
+    endings = await here.client.deliver_many(_at(here), asked, 20)
+    assert {type(ending) for ending in endings} == {Unanswered}
+    assert sorted(set(here.told("effect"))) == sorted(here.told("effect")) == ["r0", "r1", "r2"]
+
+
+async def test_a_batch_does_not_wait_for_zombies(swarm):
+    """When the largest limit is over, what is there is told; the rest has no result."""
+    here = await swarm(zombie=0.5, seed=_zombie_seed())
+    asked = [ExecuteRequest(f"r{number}", "reload", timeout_seconds=1) for number in (1, 2)]
+    late, prompt = await here.client.deliver_many(_at(here), asked, 20)
+    assert (type(late), type(prompt)) == (Unanswered, ExecuteReply)
+
+
+async def test_what_has_no_effect_yet_can_be_cancelled(swarm):
+    """Whoever waits is told so; a higher attempt runs again."""
+    here = await swarm(latency=20.0, uniform=True)
+    waiting = asyncio.create_task(here.ask("r1"))
+    await _begun(here, "r1")
+    assert await here.client.cancel(_at(here), "r1", None, None, 20) == "cancelled"
+    assert (await waiting).message == CANCELLED
+    assert await here.ask("r1") == await waiting
+    assert here.told("effect") == []
+
+
+async def test_what_is_cancelled_before_it_arrives_has_no_effect(swarm):
+    """Also by an agent that was killed since; of what has ended the state is told."""
+    here = await swarm(down=0.01)
+    assert await here.client.cancel(_at(here), "r1", None, None, 20) == "unknown"
+    here.fleet.kill(here.fleet.at(address_of(1)))
+    await here.back()
+    assert (await here.ask("r1")).message == CANCELLED
+    assert (await here.ask("r2")).status == "success"
+    assert await here.client.cancel(_at(here), "r2", None, None, 20) == "done"
+    assert here.told("effect") == ["r2"]
+
+
+async def test_a_later_config_overtakes_one_that_waits(swarm):
+    """The older one fails; asked for again it is outdated for ever."""
+    here = await swarm(latency=20.0, uniform=True)
+    old = asyncio.create_task(here.ask("r1", "apply_config", node_id=7, generation=1))
+    await _begun(here, "r1")
+    new = asyncio.create_task(here.ask("r2", "apply_config", node_id=7, generation=2))
+    assert (await old).message.startswith("generation: 1 is older than 2, ")
+    with pytest.raises(Outdated):
+        await here.ask("r3", "apply_config", node_id=7, generation=1)
+    new.cancel()
+    assert here.told("effect") == []
