@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import msgspec  # noqa: TC002 (read at run time, by FastAPI)
 from fastapi import Depends, Query, Request
@@ -83,16 +83,21 @@ def known_query(request: Request) -> None:
     for name, _ in request.query_params.multi_items():
         if name not in known:
             raise Invalid(f"{name[:80]}: unknown query parameter")
-        if name in seen:
+        if name in seen and not known[name]:
             raise Invalid(f"{name}: given more than once")
         seen.add(name)
 
 
-def _query_names(dependant: object) -> set[str]:
-    names = {field.alias for field in dependant.query_params}  # type: ignore[attr-defined]
-    for further in dependant.dependencies:  # type: ignore[attr-defined]
+def _query_names(dependant: Any) -> dict[str, bool]:
+    """Return the names a route declares, and whether each may be given more than once."""
+    names = {each.alias: _is_list(each.field_info.annotation) for each in dependant.query_params}
+    for further in dependant.dependencies:
         names |= _query_names(further)
     return names
+
+
+def _is_list(annotation: Any) -> bool:
+    return list in {get_origin(part) for part in (annotation, *get_args(annotation))}
 
 
 def paging(

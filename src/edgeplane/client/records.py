@@ -47,6 +47,7 @@ class Node(Struct, rename="camel", frozen=True, kw_only=True):
     enabled: bool
     status: str
     sub_ips: list[SubIP] = field(name="subIPs", default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)
     created_at: datetime
     updated_at: datetime
 
@@ -60,10 +61,11 @@ class NewNode(Struct, rename="camel", omit_defaults=True, kw_only=True):
     enabled: bool = True
     status: str | None = None
     sub_ips: list[SubIP] | None = field(name="subIPs", default=None)
+    labels: dict[str, str] | None = None
 
 
 class NodeChanges(Struct, rename="camel", omit_defaults=True, kw_only=True):
-    """What to change of a node; None leaves a value as it is, a list replaces all sub-IPs."""
+    """What to change of a node; None leaves a value, a list or mapping replaces the whole one."""
 
     name: str | None = None
     main_ip: str | None = field(name="mainIP", default=None)
@@ -71,6 +73,7 @@ class NodeChanges(Struct, rename="camel", omit_defaults=True, kw_only=True):
     enabled: bool | None = None
     status: str | None = None
     sub_ips: list[SubIP] | None = field(name="subIPs", default=None)
+    labels: dict[str, str] | None = None
 
 
 class NodeFilter(Struct, rename="camel", omit_defaults=True, kw_only=True):
@@ -82,6 +85,7 @@ class NodeFilter(Struct, rename="camel", omit_defaults=True, kw_only=True):
     ip: str | None = None
     status: str | None = None
     enabled: bool | None = None
+    label: list[str] | None = None  #: ``key=value``; all must match
 
 
 class Task(Struct, rename="camel", frozen=True, kw_only=True):

@@ -77,6 +77,17 @@ node_sub_ips = Table(
     **_INNODB,
 )
 
+node_labels = Table(
+    "node_labels",
+    metadata,
+    Column("node_id", Id, ForeignKey("nodes.id", ondelete="CASCADE"), nullable=False),
+    Column("name", exact(63), nullable=False),
+    Column("value", exact(63), nullable=False),
+    PrimaryKeyConstraint("node_id", "name"),
+    Index(None, "name", "value", "node_id"),
+    **_INNODB,
+)
+
 #: One row per node, made and deleted with it: who may act for the node, and when to look at it
 #: next. ``next_at`` is due time, back-off and end of a lease at once; NULL: nothing to do.
 node_mailboxes = Table(

@@ -10,10 +10,10 @@ from sqlalchemy import delete, insert, select, update
 from edgeplane.model.clock import utc_now
 from edgeplane.model.paging import PageRequest
 from edgeplane.model.tasks import TaskKind, TaskStatus, lane_of
-from edgeplane.store import ages, mailboxes, open_tasks, prepared, removal, tasks
+from edgeplane.store import ages, labels, mailboxes, open_tasks, prepared, removal, tasks
 from edgeplane.store.database import make_engine
 from edgeplane.store.prepared import Items
-from edgeplane.store.rows import agent_tasks, node_mailboxes, task_attempts
+from edgeplane.store.rows import agent_tasks, node_mailboxes, nodes, task_attempts
 from edgeplane.store.task_lists import TaskFilter, ids_query, total_query
 from edgeplane.store.workers import Tx
 from kit import factories
@@ -37,7 +37,7 @@ def engine(request, tmp_path_factory):
         connection.exec_driver_sql(
             "ANALYZE"
             if request.param == "sqlite"
-            else "ANALYZE TABLE agent_tasks, node_mailboxes, task_attempts"
+            else "ANALYZE TABLE agent_tasks, node_mailboxes, task_attempts, nodes, node_labels"
         )
     return opened
 
@@ -46,6 +46,8 @@ def _fill(connection):
     random, tx = Random(3), Tx(connection, utc_now(), connection.dialect.name)
     ids = add_nodes(tx, NODES)
     mailboxes.mark_work(tx, ids[: NODES // 10])
+    for number, node_id in enumerate(ids):
+        labels.write(tx, node_id, {"region": f"r{number % 20}", "tier": f"t{number % 3}"})
     rows = []
     for _ in range(TASKS):
         asked = new_task(random.choice(ids), kind=random.choice(list(TaskKind)))
@@ -203,6 +205,16 @@ def test_a_total_is_counted_in_an_index_alone(engine, wanted):
     if wanted != TaskFilter():
         index = "type_status_id" if wanted.node_id is None else "node_id_type_status_id"
         assert set(found) == {f"ix_agent_tasks_{index}"}
+
+
+def test_nodes_are_found_by_labels_in_an_index(engine):
+    """One range for each label; the nodes themselves are looked up by id."""
+    wanted = labels.carried([("region", "r7"), ("tier", "t1")])
+    plan = explain(engine, select(nodes).where(*wanted).order_by(nodes.c.id.desc()).limit(21))
+    found = reads(engine, plan, "node_labels")
+    assert "ix_node_labels_name_value_node_id" in found
+    assert set(found) <= {"ix_node_labels_name_value_node_id", "PRIMARY"}  # of one found already
+    assert reads(engine, plan, "nodes") == ["PRIMARY"]
 
 
 def test_a_sort_would_be_seen(engine):

@@ -73,6 +73,19 @@ def _nodes() -> None:
         **_OPTIONS,
     )
     op.create_table(
+        "node_labels",
+        sa.Column("node_id", Id, nullable=False),
+        sa.Column("name", exact(63), nullable=False),
+        sa.Column("value", exact(63), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["node_id"], ["nodes.id"], name="fk_node_labels_node_id", ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("node_id", "name", name="pk_node_labels"),
+        if_not_exists=True,
+        **_OPTIONS,
+    )
+    add_index("ix_node_labels_name_value_node_id", "node_labels", ["name", "value", "node_id"])
+    op.create_table(
         "node_mailboxes",
         sa.Column("node_id", Id, autoincrement=False, nullable=False),
         sa.Column("next_at", UtcDateTime),
@@ -187,6 +200,7 @@ def downgrade() -> None:
         "task_attempts",
         "agent_tasks",
         "node_mailboxes",
+        "node_labels",
         "node_sub_ips",
         "nodes",
         "users",
