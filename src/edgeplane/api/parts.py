@@ -24,7 +24,7 @@ T = TypeVar("T")
 class _IdConvertor(StringConvertor):
     """What may be an id in a path: not a verb, so that a wrong method on ``/create`` is told so."""
 
-    regex = "(?!(?:create|update|delete|retry|cancel)$)[^/]+"
+    regex = "(?!(?:create|update|delete|retry|cancel|pause|resume|retry-failed)$)[^/]+"
 
 
 register_url_convertor("id", _IdConvertor())
@@ -43,6 +43,7 @@ class Parts:
     metrics: Metrics
     metrics_token: str | None = field(repr=False)  #: who may look at the metrics: see api/metrics
     tell: Callable[[Iterable[int]], None]  #: say that nodes have news, here and to other replicas
+    call: Callable[[], None]  #: say that an operation calls for a step
 
 
 def parts_of(request: Request) -> Parts:

@@ -111,12 +111,9 @@ def many(tx: Tx, node_ids: Iterable[int]) -> dict[int, Node]:
     return {node_id: _node(row, tuple(subs.get(node_id, ()))) for node_id, row in found.items()}
 
 
-_PAUSED = Prepared(
-    lambda items: select(_N.id).where(
-        _N.id.in_(items.named("nodes")),
-        or_(_N.enabled.is_(False), _N.status == NodeStatus.MAINTENANCE.value),
-    )
-)
+#: What holds of a node that takes no tasks.
+PAUSED = or_(_N.enabled.is_(False), _N.status == NodeStatus.MAINTENANCE.value)
+_PAUSED = Prepared(lambda items: select(_N.id).where(_N.id.in_(items.named("nodes")), PAUSED))
 
 
 def paused(tx: Tx, node_ids: Iterable[int]) -> set[int]:
