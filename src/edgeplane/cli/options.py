@@ -27,7 +27,7 @@ pass_wishes = click.make_pass_decorator(Wishes, ensure=True)
 
 def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     """Keep a value that was given; what the root command was given stands otherwise."""
-    if value not in (None, False):
+    if value is not None and value is not False:  # 0 is an answer
         setattr(context.ensure_object(Wishes), str(parameter.name), value)
 
 
