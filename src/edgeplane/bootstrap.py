@@ -38,7 +38,7 @@ from edgeplane.services.intake import Intake
 from edgeplane.services.monitoring import count_faults
 from edgeplane.services.users import Sessions
 from edgeplane.settings import DatabaseSettings, Settings
-from edgeplane.store import events, mailboxes, operation_steps
+from edgeplane.store import events, mailboxes, operation_steps, removal
 from edgeplane.store import migrate as migrations
 from edgeplane.store.database import Database
 from edgeplane.store.mailboxes import Lease
@@ -186,9 +186,12 @@ async def _join(
     engine.on_call(conductor.call)
     events_too = Pruned(table="events", days=settings.retention.event_days, prune=events.prune)
     keep = settings.retention
+    # Their tasks share their payload: they stay for as long as any of these.
+    days = max(keep.success_days, keep.failed_days) if keep.success_days and keep.failed_days else 0
+    also = [Pruned(table="operations", days=days, prune=removal.prune_operations), events_too]
     for part in (
         ProcessWatch(metrics),
-        Retention(database, keep, rules.lease.owner, metrics, [events_too]),
+        Retention(database, keep, rules.lease.owner, metrics, also),
         engine,
         conductor,
     ):

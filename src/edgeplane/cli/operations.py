@@ -73,7 +73,10 @@ def _creating(command: F) -> F:
 @_creating
 @pass_wishes
 def purge(wishes: Wishes, /, urls: tuple[str, ...], **details: Any) -> None:
-    """Purge URLs on the nodes that are named, that carry all labels given, or on all."""
+    """Purge URLs on many nodes.
+
+    On those that are named, on those that carry all labels given, or on all.
+    """
     payload = Raw(msgspec.json.encode({"urls": list(urls)}))
     _create(wishes, TaskKind.PURGE_CACHE.value, payload, details)
 

@@ -8,7 +8,7 @@ from kit.operations import Stepper
 CREATE = "/operations/create"
 KEYS = [
     *("id", "requestId", "type", "payload", "target", "state", "reason", "total", "counts"),
-    *("failures", "maxConcurrency", "maxFailures", "timeoutSeconds", "maxAttempts"),
+    *("failures", "maxConcurrency", "maxFailures", "priority", "timeoutSeconds", "maxAttempts"),
     *("deadlineSeconds", "createdBy", "createdAt", "finishedAt", "updatedAt"),
 ]
 PURGE = {"type": "purge_cache", "payload": {"urls": ["/a"]}}
@@ -33,7 +33,19 @@ async def test_an_operation_is_answered_whole_at_once(house, api):
     assert list(made) == KEYS
     assert (made["state"], made["total"], made["payload"]) == ("running", 2, {})
     assert made["counts"] == {
-        **dict.fromkeys(["pending", "running", "waiting", "unreachable", "success", "failed"], 0),
+        **dict.fromkeys(
+            [
+                "pending",
+                "running",
+                "waiting",
+                "unreachable",
+                "success",
+                "failed",
+                "superseded",
+                "cancelled",
+            ],
+            0,
+        ),
         "unsent": 1,
         "skipped": 1,
     }

@@ -303,7 +303,7 @@ async def test_a_cancel_takes_back_what_has_not_begun(stepper, turner, fleet, en
     await ended(turn)
     found = await stepper.look(operation_id)
     assert (found.state, found.reason) == (OperationState.CANCELLED, "cancelled by admin")
-    assert (found.counts[S.SUCCESS], found.counts[S.FAILED], found.counts[S.UNSENT]) == (1, 2, 2)
+    assert (found.counts[S.SUCCESS], found.counts[S.CANCELLED], found.counts[S.UNSENT]) == (1, 2, 2)
     made = await stepper.tasks(operation_id)
     assert [task.last_error for task in made][1:] == ["operation cancelled"] * 2
     assert all(task.final for task in made)
