@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from edgeplane.model import errors
+from edgeplane.model import errors, progress
 from edgeplane.model.lifecycle import MOVES, Place
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -38,7 +38,18 @@ def state_machine() -> str:
         "Whether a failure can pass, and when the task is due again, is decided in",
         "`src/edgeplane/model/retry.py`; which task of a node may begin in `model/lanes.py`.",
         "",
+        "# The state machine of an operation",
+        "",
+        "Drawn from `MOVES` in `src/edgeplane/model/progress.py`.",
+        "",
+        "| from | when | to |",
+        "|---|---|---|",
     ]
+    lines += [
+        f"| {move.origin.value} | {move.event.value} | {move.target.value} |"
+        for move in progress.MOVES
+    ]
+    lines.append("")
     return "\n".join(lines)
 
 
@@ -116,6 +127,7 @@ _TASK_ERRORS = """
 | `delivery failed inside the control plane` | a fault of ours; the log of the control plane has it | yes |
 | `the lease lapsed before the task was sent` | the control plane was held up for seconds (a pause, its database); nothing was sent | yes, at once; uses up no attempt |
 | `whoever had sent it is gone: asked again` | a control plane died while the task was out. It is the message of that attempt in `task_attempts`, not a `lastError` | yes, at once; uses up no attempt |
+| `operation cancelled`, `operation stopped` | taken back with its operation, by a person or because too many nodes failed; what it had met follows | no; `retry-failed` takes up what was stopped |
 | `cancelled` | it was taken back; what its last attempt said follows | no |
 | `deadline exceeded` | not done within `deadlineSeconds`; the last error follows | no |
 | anything else | the agent carried it out and these are its own words | no |

@@ -18,6 +18,7 @@ from edgeplane.api.app import make_app
 from edgeplane.api.parts import Parts
 from edgeplane.auth.throttle import LoginThrottle
 from edgeplane.auth.tokens import Tokens
+from edgeplane.dispatch.conductor import Conductor
 from edgeplane.dispatch.engine import Engine, Limits
 from edgeplane.dispatch.hints import Hints
 from edgeplane.dispatch.meters import follow_connections
@@ -37,7 +38,7 @@ from edgeplane.services.intake import Intake
 from edgeplane.services.monitoring import count_faults
 from edgeplane.services.users import Sessions
 from edgeplane.settings import DatabaseSettings, Settings
-from edgeplane.store import events, mailboxes
+from edgeplane.store import events, mailboxes, operation_steps, removal
 from edgeplane.store import migrate as migrations
 from edgeplane.store.database import Database
 from edgeplane.store.mailboxes import Lease
@@ -161,6 +162,7 @@ async def _prepare(settings: Settings, database: Database) -> None:
         if settings.database.path is not None:
             # One process per SQLite file: whatever was held was held by one that is gone.
             await database.write(lambda tx: mailboxes.release_all(tx, None))
+            await database.write(operation_steps.release_all)
     except DatabaseError as error:
         raise StartError(f"the database cannot be used: {error.message}") from error
     if made is not None:
@@ -178,14 +180,20 @@ async def _join(
         connect_seconds=settings.dispatch.connect_timeout_seconds,
     )
     follow_connections(metrics, transport)
-    rules = _rules(settings)
-    engine = Engine(database, transport, hints, rules, _limits(settings), metrics)
+    rules, limits = _rules(settings), _limits(settings)
+    engine = Engine(database, transport, hints, rules, limits, metrics)
+    conductor = Conductor(database, rules.lease, tell, limits.poll_seconds)
+    engine.on_call(conductor.call)
     events_too = Pruned(table="events", days=settings.retention.event_days, prune=events.prune)
     keep = settings.retention
+    # Their tasks share their payload: they stay for as long as any of these.
+    days = max(keep.success_days, keep.failed_days) if keep.success_days and keep.failed_days else 0
+    also = [Pruned(table="operations", days=days, prune=removal.prune_operations), events_too]
     for part in (
         ProcessWatch(metrics),
-        Retention(database, keep, rules.lease.owner, metrics, [events_too]),
+        Retention(database, keep, rules.lease.owner, metrics, also),
         engine,
+        conductor,
     ):
         part.start()
         stack.push_async_callback(part.stop)
@@ -204,6 +212,7 @@ async def _join(
         metrics=metrics,
         metrics_token=settings.metrics_token,
         tell=tell,
+        call=conductor.call,
     )
 
 

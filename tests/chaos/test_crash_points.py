@@ -1,17 +1,26 @@
 """Every place where a process may be killed: it dies there, and all is well after its restart."""
 
+import http.client
 import re
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import edgeplane
-from chaos.stage import Stage
+from chaos.stage import Ask, Stage
+from edgeplane.model.clock import utc_now
 from edgeplane.observe.crashpoints import AGENT_POINTS, CONTROL_POINTS
+from edgeplane.store.database import make_engine
+from edgeplane.store.urls import sqlite_url
+from edgeplane.store.workers import Tx
+from kit import factories
+from kit.ports import free_port
 from kit.processes import Agent
 from kit.tables import Tables
+from kit.waiting import until
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,11 @@ CASES = {
     "deliver.after_answer": Left("running", effect=True, passages=(1, 3)),
     "settle.before_commit": Left("running", effect=True, passages=(1, 2)),
     "settle.after_commit": Left("success", effect=True),
+    "operation.before_commit": Left(None, effect=False),
+    "operation.after_commit": Left(None, effect=False),
+    "fanout.claimed": Left(None, effect=False, passages=(1, 2)),
+    "fanout.before_commit": Left(None, effect=False, passages=(1, 2)),
+    "fanout.after_commit": Left("*", effect=False, passages=(1, 2)),
     "agent.before_begin": Left("*", effect=False),
     "agent.after_begin": Left("*", effect=False, passages=(1, 3)),
     "agent.draft_written": Left("*", effect=False, passages=(1, 2)),
@@ -49,6 +63,11 @@ CASES = {
 
 CANCEL_POINTS = ("agent.before_cancel", "agent.after_cancel")
 EXECUTE_POINTS = [point for point in AGENT_POINTS if point not in CANCEL_POINTS]
+#: Passed on the way of an operation alone.
+OPERATION_POINTS = [
+    point for point in CONTROL_POINTS if point.startswith(("operation.", "fanout."))
+]
+TASK_POINTS = [point for point in CONTROL_POINTS if point not in OPERATION_POINTS]
 
 
 def _each(points):
@@ -77,7 +96,7 @@ def test_the_source_passes_every_point_and_no_other():
     assert sorted(found) == sorted((*CONTROL_POINTS, *AGENT_POINTS))
 
 
-@pytest.mark.parametrize(("point", "passage"), _each(CONTROL_POINTS))
+@pytest.mark.parametrize(("point", "passage"), _each(TASK_POINTS))
 def test_a_control_plane_killed_there_loses_nothing(stage, point, passage):
     """It dies at the point; restarted, each task ends in one effect, within the bound."""
     agent = stage.agent()
@@ -105,6 +124,76 @@ def test_a_control_plane_killed_there_loses_nothing(stage, point, passage):
         stage.restart(agent)
     stage.ask_all(control)
     assert stage.finish() == []
+
+
+@pytest.mark.parametrize(("point", "passage"), _each(OPERATION_POINTS))
+def test_an_operation_is_carried_out_once_wherever_it_was_killed(stage, point, passage):
+    """Asked for again under its request id, it is the same one; each node gets its task once."""
+    agent = stage.agent()
+    control = stage.control(EDGEPLANE_CRASH_AT=f"{point}:{passage}")
+    nodes = stage.nodes(control, [agent], count=6)
+    body = {
+        "type": "purge_cache",
+        "payload": {"urls": ["/a"]},
+        "target": {"nodeIds": nodes},
+        "maxConcurrency": 2,
+        "requestId": "mine",
+    }
+    with suppress(OSError, http.client.HTTPException):
+        control.call("POST", "/operations/create", body)
+    stage.died(control)
+    if passage == 1:
+        rows = stage.tables.tasks()
+        assert bool(rows) is (CASES[point].status is not None)
+        assert any(agent.work.glob("cmdb_*")) is CASES[point].effect
+    stage.restart(control)
+    operation = control.data("POST", "/operations/create", body)
+    path = f"/operations/{operation['id']}"
+    done = until(lambda: _in_state(control, path, "done"), 40, "the operation is done")
+    assert done["counts"] == {**dict.fromkeys(done["counts"], 0), "success": 6}
+    made = control.data("GET", f"{path}/tasks")["list"]
+    assert sorted(task["nodeId"] for task in made) == nodes
+    for task in made:
+        stage.asked.append(Ask(task["requestId"], task["nodeId"], task["type"]))
+        stage.history.accept(task["requestId"], task["id"], task["nodeId"])
+    assert stage.finish() == []
+
+
+@pytest.mark.parametrize("point", ["fanout.before_commit:2", "fanout.after_commit:1"])
+def test_a_fan_out_to_many_nodes_that_was_killed_makes_each_task_once(stage, point):
+    """Killed between its chunks or in one: in the end there are exactly as many as nodes."""
+    number = 2000
+    control = stage.control()
+    assert control.stop() == 0
+    file = control.folder / "state" / "edgeplane.db"
+    engine = make_engine(sqlite_url(file))
+    with engine.begin() as connection:
+        tx = Tx(connection, utc_now(), "sqlite")
+        factories.add_nodes(tx, number, agent_port=free_port())
+    engine.dispose()
+    control.up(EDGEPLANE_CRASH_AT=point)
+    body = {"type": "reload", "target": {"all": True}, "requestId": "mine"}
+    with suppress(OSError, http.client.HTTPException):
+        control.call("POST", "/operations/create", body)
+    stage.died(control)
+    stage.restart(control)
+    operation = control.data("POST", "/operations/create", body)
+    path = f"/operations/{operation['id']}"
+    sent = until(lambda: _sent(control, path), 40, "all are sent")
+    rows = stage.tables.tasks()
+    assert len(rows) == len({row.node_id for row in rows}) == number
+    assert sent["total"] == sum(sent["counts"].values()) == number
+    assert control.stop() == 0
+
+
+def _in_state(control, path, state):
+    found = control.data("GET", path)
+    return found if found["state"] == state else None
+
+
+def _sent(control, path):
+    found = control.data("GET", path)
+    return found if found["counts"]["unsent"] == 0 else None
 
 
 @pytest.mark.parametrize(("point", "passage"), _each(EXECUTE_POINTS))

@@ -96,9 +96,38 @@ def test_the_wrong_python_is_told():
     assert done.stderr.count("\n") == 1
 
 
+def test_the_purge_of_a_fleet(control, agent, tmp_path):
+    """Three of four nodes are purged, once, and the second asking finds the same operation."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    run = subprocess.run(
+        [EXAMPLES / "03-purge-a-fleet" / "purge_fleet.sh"],
+        env={
+            **os.environ,
+            "PATH": path,
+            "HOME": str(tmp_path),
+            "EDGEPLANE_URL": f"http://127.0.0.1:{control.port}",
+            "EDGEPLANE_USERNAME": "admin",
+            "EDGEPLANE_PASSWORD": ADMIN_PASSWORD,
+            "AGENT_PORT": str(agent.port),
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "operation 1 done [##############################] 100% 3 of 3 succeeded" in run.stderr
+    listed = run.stdout.split("the same operation\n")[1].splitlines()
+    assert [line.split()[:6] for line in listed[1:]] == [
+        ["1", "purge_cache", "done", "3", "3", "0"],
+    ]
+    assert len(list(agent.work.iterdir())) == 3
+
+
 def test_every_example_is_listed_and_run():
     """A new folder needs its line in the README and a test here or beside it."""
     folders = sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir())
-    assert folders == ["01-seed-walkthrough", "02-python-client"]
+    assert folders == ["01-seed-walkthrough", "02-python-client", "03-purge-a-fleet"]
     listed = (EXAMPLES / "README.md").read_text()
     assert all(f"{name}/README.md" in listed for name in folders)

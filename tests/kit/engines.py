@@ -275,6 +275,8 @@ def _fence(delivery: Delivery) -> Any:
     return (delivery.task.id, delivery.task.attempts)
 
 
-def came_back(delivery: Delivery, outcome: Outcome, message: str = "words") -> Result:
+def came_back(
+    delivery: Delivery, outcome: Outcome = Outcome.SUCCEEDED, message: str = "words"
+) -> Result:
     """Make what a delivery brought back."""
     return Result(delivery, Report(outcome=outcome, message=message))

@@ -17,7 +17,7 @@ from edgeplane.services.intake import Intake
 from edgeplane.services.users import Sessions
 from edgeplane.store import nodes, tasks, users
 from edgeplane.store.database import Database
-from edgeplane.store.rows import agent_tasks
+from edgeplane.store.rows import agent_tasks, operations
 from kit import factories
 from kit.asgi import Caller
 
@@ -66,6 +66,11 @@ class House:
         failed = {"status": "failed", "lane": None, "attempts": 1, "last_error": "no"}
         await self.move(task, **{**failed, **changes})
 
+    async def count(self, operation_id, **counts):
+        """Write an operation's counts as if the engine had."""
+        statement = update(operations).where(operations.c.id == operation_id).values(**counts)
+        await self.database.write(lambda tx: tx.conn.execute(statement))
+
     async def row(self, task_id):
         """Return a task as it is stored."""
         return await self.database.read(lambda tx: tasks.get(tx, task_id))
@@ -91,6 +96,7 @@ async def build(url):
         metrics=metrics,
         metrics_token=None,
         tell=lambda ids: told.append(set(ids)),
+        call=lambda: None,
     )
     house = House(database, tokens, parts, make_app(parts), told, {})
     for role in Role:

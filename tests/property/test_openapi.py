@@ -46,6 +46,14 @@ OPERATIONS = [
     ("POST", "/agent-tasks/create"),
     ("POST", "/agent-tasks/retry"),
     ("POST", "/agent-tasks/cancel"),
+    ("GET", "/operations"),
+    ("GET", "/operations/{operation_id}"),
+    ("GET", "/operations/{operation_id}/tasks"),
+    ("POST", "/operations/create"),
+    ("POST", "/operations/pause"),
+    ("POST", "/operations/resume"),
+    ("POST", "/operations/cancel"),
+    ("POST", "/operations/retry-failed"),
 ]
 ENDLESS = {("GET", "/events")}  #: a stream, followed in tests of its own
 POSTS = [path for method, path in OPERATIONS if method == "POST"]
@@ -135,7 +143,10 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 flat = st.lists(scalars, max_size=4) | st.dictionaries(st.text(), scalars, max_size=4)
 json_values = scalars | flat | st.lists(flat, max_size=3)
 known_keys = st.sampled_from(
-    ["id", "ids", "name", "mainIP", "subIPs", "nodeId", "type", "payload", "requestId", "username"]
+    [
+        *("id", "ids", "name", "mainIP", "subIPs", "nodeId", "type", "payload", "requestId"),
+        *("username", "labels", "target", "maxConcurrency", "maxFailures"),
+    ]
 )
 objects = st.dictionaries(known_keys | st.text(max_size=5), json_values, max_size=6)
 
@@ -158,7 +169,7 @@ def test_any_bytes_as_a_body_get_an_envelope(plane, path, body):
         }
 
 
-@pytest.mark.parametrize("noun", ["nodes", "agent-tasks"])
+@pytest.mark.parametrize("noun", ["nodes", "agent-tasks", "operations"])
 @some
 @given(written=st.text(max_size=30) | st.integers().map(str))
 def test_any_text_as_an_id_gets_an_envelope(plane, noun, written):
@@ -170,11 +181,24 @@ def test_any_text_as_an_id_gets_an_envelope(plane, noun, written):
         assert answer.data["id"] == int(written)
 
 
-@pytest.mark.parametrize("noun", ["nodes", "agent-tasks"])
+@pytest.mark.parametrize("noun", ["nodes", "agent-tasks", "operations"])
 @some
 @given(
     query=st.dictionaries(
-        st.sampled_from(["page", "pageSize", "cursor", "name", "ip", "status", "nodeId", "type"])
+        st.sampled_from(
+            [
+                "page",
+                "pageSize",
+                "cursor",
+                "name",
+                "ip",
+                "status",
+                "nodeId",
+                "type",
+                "state",
+                "label",
+            ]
+        )
         | st.text(max_size=5),
         st.text(max_size=20) | st.integers().map(str),
         max_size=3,

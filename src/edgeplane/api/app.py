@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 
 import edgeplane
-from edgeplane.api import documents, errors, events, nodes, sessions, tasks
+from edgeplane.api import documents, errors, events, nodes, operations, sessions, tasks
 from edgeplane.api.door import Door
 from edgeplane.api.parts import Parts
 
@@ -21,7 +21,7 @@ def make_app(parts: Parts) -> Door:
         redirect_slashes=False,
     )
     app.state.parts = parts
-    for module in (sessions, nodes, tasks, events):
+    for module in (sessions, nodes, tasks, operations, events):
         app.include_router(module.router, prefix=PREFIX)
     errors.install(app)
     documents.install(app)

@@ -12,6 +12,13 @@ from edgeplane.api.envelope import ok, ok_page
 from edgeplane.api.parts import Operator, Paging, Reader
 from edgeplane.model.clock import rfc3339
 from edgeplane.model.errors import NotFound
+from edgeplane.model.labels import (
+    MAX_LABELS,
+    NAME_PATTERN,
+    VALUE_PATTERN,
+    check_labels,
+    read_label,
+)
 from edgeplane.model.nodes import (
     DEFAULT_AGENT_PORT,
     NewNode,
@@ -31,6 +38,16 @@ _MAX_ID = 2**63 - 1
 _Status = Literal["online", "offline", "maintenance"]
 _Id = Annotated[int, Meta(ge=1, le=_MAX_ID)]
 _Port = Annotated[int, Meta(ge=1, le=65535)]
+_Labels = Annotated[
+    dict[str, str],
+    Meta(
+        extra_json_schema={
+            "maxProperties": MAX_LABELS,
+            "propertyNames": {"pattern": f"^{NAME_PATTERN}$"},
+            "additionalProperties": {"type": "string", "pattern": f"^{VALUE_PATTERN}$"},
+        }
+    ),
+]
 
 
 class SubIPView(Struct, forbid_unknown_fields=True):
@@ -51,6 +68,7 @@ class CreateNode(Struct, rename="camel", forbid_unknown_fields=True):
     sub_ips: Annotated[list[SubIPView], Meta(max_length=64)] = field(
         name="subIPs", default_factory=list
     )
+    labels: _Labels = field(default_factory=dict)
 
 
 class UpdateNode(Struct, rename="camel", forbid_unknown_fields=True):
@@ -65,6 +83,7 @@ class UpdateNode(Struct, rename="camel", forbid_unknown_fields=True):
     sub_ips: Annotated[list[SubIPView], Meta(max_length=64)] | None = field(
         name="subIPs", default=None
     )
+    labels: _Labels | None = None
 
 
 class DeleteNodes(Struct, forbid_unknown_fields=True):
@@ -89,6 +108,7 @@ class NodeView(Struct, rename="camel"):
     enabled: bool
     status: _Status
     sub_ips: list[SubIPView] = field(name="subIPs")
+    labels: dict[str, str]
     created_at: str
     updated_at: str
 
@@ -109,6 +129,7 @@ def view(node: Node) -> NodeView:
         enabled=node.enabled,
         status=node.status.value,
         sub_ips=[SubIPView(ip=sub.ip, enabled=sub.enabled) for sub in node.sub_ips],
+        labels=dict(node.labels),
         created_at=rfc3339(node.created_at),
         updated_at=rfc3339(node.updated_at),
     )
@@ -119,8 +140,12 @@ def _filter(
     ip: Annotated[str | None, Query(max_length=64)] = None,
     status: Annotated[NodeStatus | None, Query()] = None,
     enabled: Annotated[bool | None, Query()] = None,
+    label: Annotated[list[str] | None, Query(max_length=MAX_LABELS)] = None,
 ) -> NodeFilter:
-    return NodeFilter(name=name or None, ip=ip or None, status=status, enabled=enabled)
+    labels = tuple(read_label(written) for written in label or ())
+    return NodeFilter(
+        name=name or None, ip=ip or None, status=status, enabled=enabled, labels=labels
+    )
 
 
 @router.get("", openapi_extra=describe(listed=NodeView, errors="400 401 403"))
@@ -130,7 +155,7 @@ async def list_all(
     asked: Paging,
     wanted: Annotated[NodeFilter, Depends(_filter)],
 ) -> Response:
-    """List nodes, newest first; ``name`` and ``ip`` match parts."""
+    """List nodes, newest first; ``name`` and ``ip`` match parts, and every ``label`` must match."""
     database = parts.parts_of(request).database
     return ok_page(await database.read(lambda tx: rows.list_page(tx, wanted, asked)), view)
 
@@ -159,6 +184,7 @@ async def create_node(
         enabled=asked.enabled,
         status=NodeStatus(asked.status),
         sub_ips=_sub_ips(asked.sub_ips),
+        labels=check_labels(asked.labels),
     )
     return ok(view(await rules.create(parts.parts_of(request).database, node)))
 
@@ -170,7 +196,7 @@ async def create_node(
 async def update_node(
     request: Request, _principal: Operator, asked: Annotated[UpdateNode, Depends(_update_body)]
 ) -> Response:
-    """Change a node; ``subIPs``, if given, replaces them all."""
+    """Change a node; ``subIPs`` and ``labels``, if given, replace them all."""
     change = NodeChange(
         name=None if asked.name is None else check_name(asked.name),
         main_ip=None if asked.main_ip is None else check_ip(asked.main_ip, "mainIP"),
@@ -178,6 +204,7 @@ async def update_node(
         enabled=asked.enabled,
         status=None if asked.status is None else NodeStatus(asked.status),
         sub_ips=None if asked.sub_ips is None else _sub_ips(asked.sub_ips),
+        labels=None if asked.labels is None else check_labels(asked.labels),
     )
     joined = parts.parts_of(request)
     node = await rules.update(joined.database, asked.id, change)

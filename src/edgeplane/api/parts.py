@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import msgspec  # noqa: TC002 (read at run time, by FastAPI)
 from fastapi import Depends, Query, Request
@@ -24,7 +24,7 @@ T = TypeVar("T")
 class _IdConvertor(StringConvertor):
     """What may be an id in a path: not a verb, so that a wrong method on ``/create`` is told so."""
 
-    regex = "(?!(?:create|update|delete|retry|cancel)$)[^/]+"
+    regex = "(?!(?:create|update|delete|retry|cancel|pause|resume|retry-failed)$)[^/]+"
 
 
 register_url_convertor("id", _IdConvertor())
@@ -43,6 +43,7 @@ class Parts:
     metrics: Metrics
     metrics_token: str | None = field(repr=False)  #: who may look at the metrics: see api/metrics
     tell: Callable[[Iterable[int]], None]  #: say that nodes have news, here and to other replicas
+    call: Callable[[], None]  #: say that an operation calls for a step
 
 
 def parts_of(request: Request) -> Parts:
@@ -83,16 +84,21 @@ def known_query(request: Request) -> None:
     for name, _ in request.query_params.multi_items():
         if name not in known:
             raise Invalid(f"{name[:80]}: unknown query parameter")
-        if name in seen:
+        if name in seen and not known[name]:
             raise Invalid(f"{name}: given more than once")
         seen.add(name)
 
 
-def _query_names(dependant: object) -> set[str]:
-    names = {field.alias for field in dependant.query_params}  # type: ignore[attr-defined]
-    for further in dependant.dependencies:  # type: ignore[attr-defined]
+def _query_names(dependant: Any) -> dict[str, bool]:
+    """Return the names a route declares, and whether each may be given more than once."""
+    names = {each.alias: _is_list(each.field_info.annotation) for each in dependant.query_params}
+    for further in dependant.dependencies:
         names |= _query_names(further)
     return names
+
+
+def _is_list(annotation: Any) -> bool:
+    return list in {get_origin(part) for part in (annotation, *get_args(annotation))}
 
 
 def paging(

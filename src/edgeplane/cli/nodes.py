@@ -7,9 +7,10 @@ from click import Choice, IntRange
 
 from edgeplane.cli import output, sessions
 from edgeplane.cli.exits import Exit, Stop
-from edgeplane.cli.options import Wishes, api_options, pass_wishes
+from edgeplane.cli.options import Wishes, api_options, labels_option, pass_wishes
 from edgeplane.client.records import NewNode, Node, NodeChanges, NodeFilter, SubIP
 from edgeplane.client.rest import Client
+from edgeplane.model.labels import write_labels
 from edgeplane.model.nodes import DEFAULT_AGENT_PORT, NodeStatus
 
 _STATUSES = Choice([status.value for status in NodeStatus])
@@ -53,20 +54,26 @@ def node() -> None:
 @click.option("--ip", help="Only nodes with this address.")
 @click.option("--status", type=_STATUSES)
 @click.option("--enabled/--disabled", default=None, help="Only the one or the other.")
+@click.option(
+    "--label", multiple=True, metavar="KEY=VALUE", help="Only nodes with this; repeat for more."
+)
 @click.option("--page", type=IntRange(min=1), help="Which page, from 1.")
 @click.option("--page-size", type=IntRange(1, 100), help="How many on a page; 20 if not given.")
 @api_options
 @pass_wishes
-def list_nodes(wishes: Wishes, /, **wanted: Any) -> None:
+def list_nodes(wishes: Wishes, /, label: tuple[str, ...], **wanted: Any) -> None:
     """List nodes, newest first."""
     client = sessions.connect(wishes)
-    page = client.list_nodes(NodeFilter(**wanted))
+    page = client.list_nodes(NodeFilter(label=list(label) or None, **wanted))
     if wishes.json:
         output.print_json(client.last_data)
         return
     output.print_table(
-        ("ID", "NAME", "ADDRESS", "PORT", "STATUS", "ENABLED"),
-        [(n.id, n.name, n.main_ip, n.agent_port, n.status, n.enabled) for n in page.list],
+        ("ID", "NAME", "ADDRESS", "PORT", "STATUS", "ENABLED", "LABELS"),
+        [
+            (n.id, n.name, n.main_ip, n.agent_port, n.status, n.enabled, write_labels(n.labels))
+            for n in page.list
+        ],
     )
     if page.total > page.page * page.page_size:
         output.tell(f"{page.total} in all; more with --page {page.page + 1}")
@@ -89,12 +96,20 @@ def show_node(wishes: Wishes, named: str) -> None:
 @click.option("--disabled", is_flag=True, help="Send it nothing yet.")
 @click.option("--status", type=_STATUSES, help=_STATUS_HELP)
 @click.option("--sub-ip", "sub_ips", multiple=True, metavar="IP", help="A further address.")
+@labels_option
 @api_options
 @pass_wishes
-def add_node(wishes: Wishes, /, disabled: bool, sub_ips: tuple[str, ...], **facts: Any) -> None:
+def add_node(
+    wishes: Wishes,
+    /,
+    disabled: bool,
+    sub_ips: tuple[str, ...],
+    labels: dict[str, str],
+    **facts: Any,
+) -> None:
     """Add the node NAME, whose agent listens at IP."""
     client = sessions.connect(wishes)
-    asked = NewNode(enabled=not disabled, sub_ips=_sub_ips(sub_ips), **facts)
+    asked = NewNode(enabled=not disabled, sub_ips=_sub_ips(sub_ips), labels=labels or None, **facts)
     _print(wishes, client, client.create_node(asked))
 
 
@@ -107,19 +122,36 @@ def add_node(wishes: Wishes, /, disabled: bool, sub_ips: tuple[str, ...], **fact
 @click.option("--status", type=_STATUSES, help=_STATUS_HELP)
 @click.option("--sub-ip", "sub_ips", multiple=True, metavar="IP", help="Replaces all sub-IPs.")
 @click.option("--no-sub-ips", is_flag=True, help="Remove all sub-IPs.")
+@labels_option
+@click.option("--unlabel", multiple=True, metavar="KEY", help="Take this label off.")
 @api_options
 @pass_wishes
 def update_node(
-    wishes: Wishes, /, named: str, sub_ips: tuple[str, ...], no_sub_ips: bool, **changes: Any
+    wishes: Wishes,
+    /,
+    named: str,
+    sub_ips: tuple[str, ...],
+    no_sub_ips: bool,
+    labels: dict[str, str],
+    unlabel: tuple[str, ...],
+    **changes: Any,
 ) -> None:
-    """Change a node."""
+    """Change a node; labels that are not named stay."""
     if sub_ips and no_sub_ips:
         raise click.UsageError("--sub-ip and --no-sub-ips exclude each other")
     asked = NodeChanges(sub_ips=[] if no_sub_ips else _sub_ips(sub_ips), **changes)
-    if asked == NodeChanges():
+    if asked == NodeChanges() and not labels and not unlabel:
         raise click.UsageError("nothing to change is given")
     client = sessions.connect(wishes)
-    _print(wishes, client, client.update_node(node_id(client, named), asked))
+    which = node_id(client, named)
+    if labels or unlabel:
+        now = client.get_node(which).labels
+        kept = {name: value for name, value in now.items() if name not in unlabel}
+        asked.labels = {**kept, **labels}
+    _print(wishes, client, client.update_node(which, asked))
+
+
+node.add_command(update_node, "set")
 
 
 @node.command("delete")
@@ -158,6 +190,7 @@ def _print(wishes: Wishes, client: Client, shown: Node) -> None:
             ("enabled", shown.enabled),
             ("status", shown.status),
             ("sub-IPs", subs),
+            ("labels", write_labels(shown.labels)),
             ("created", shown.created_at),
             ("updated", shown.updated_at),
         ]

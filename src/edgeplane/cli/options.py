@@ -6,6 +6,9 @@ from typing import Any, TypeVar
 
 import click
 
+from edgeplane.model.errors import Invalid
+from edgeplane.model.labels import read_label
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -24,7 +27,7 @@ pass_wishes = click.make_pass_decorator(Wishes, ensure=True)
 
 def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     """Keep a value that was given; what the root command was given stands otherwise."""
-    if value not in (None, False):
+    if value is not None and value is not False:  # 0 is an answer
         setattr(context.ensure_object(Wishes), str(parameter.name), value)
 
 
@@ -53,6 +56,27 @@ def url_option(command: F) -> F:
 def api_options(command: F) -> F:
     """Add what every command has that calls the API."""
     return url_option(json_option(command))
+
+
+def labels_option(command: F) -> F:
+    """Add ``--label KEY=VALUE``, which may be repeated; its values are one mapping."""
+    return click.option(
+        "--label",
+        "labels",
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=_read_labels,
+        help="A label; repeat for more.",
+    )(command)
+
+
+def _read_labels(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    try:
+        return dict(read_label(written, "label") for written in values)
+    except Invalid as error:
+        raise click.BadParameter(error.message) from None
 
 
 def wait_options(command: F) -> F:

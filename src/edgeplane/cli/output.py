@@ -57,6 +57,13 @@ def print_json(text: bytes) -> None:
     click.echo(shown.encode("utf-8"))
 
 
+def shortened(text: bytes) -> str:
+    """Render JSON on one line, cut where it is long."""
+    most = 200
+    line = text.decode("utf-8", "replace")
+    return line if len(line) <= most else f"{line[:most]}… ({len(text)} bytes; whole with --json)"
+
+
 def tell(line: str) -> None:
     """Print a line about what goes on: standard error, so that the outcome stays alone."""
     click.echo("".join(_safe(char) for char in one_line(line)), err=True)

@@ -24,6 +24,10 @@ _COMMANDS = {
     "login": Entry("edgeplane.cli.login", "login", "Keep a token for the commands that follow."),
     "node": Entry("edgeplane.cli.nodes", "node", "List and change nodes."),
     "task": Entry("edgeplane.cli.tasks", "task", "Create, watch, retry and cancel tasks."),
+    "op": Entry(
+        "edgeplane.cli.operations", "op", "Work on many nodes: watch, pause, cancel, retry."
+    ),
+    "purge": Entry("edgeplane.cli.operations", "purge", "Purge URLs on many nodes."),
     "user": Entry("edgeplane.cli.users", "user", "Add and change users, on the server's own host."),
     "version": Entry("edgeplane.cli.version", "version", "Print the version."),
 }

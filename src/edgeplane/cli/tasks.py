@@ -215,12 +215,6 @@ def _print(wishes: Wishes, client: Client, shown: Task) -> None:
             ("created", shown.created_at),
             ("finished", shown.finished_at),
             ("deadline", shown.deadline_at),
-            ("payload", _payload_line(bytes(shown.payload))),
+            ("payload", output.shortened(bytes(shown.payload))),
         ]
     )
-
-
-def _payload_line(text: bytes) -> str:
-    most = 200
-    line = text.decode("utf-8", "replace")
-    return line if len(line) <= most else f"{line[:most]}… ({len(text)} bytes; whole with --json)"

@@ -5,7 +5,7 @@ the connection was made for. Only reading is repeated, and only where no connect
 """
 
 import re
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
@@ -62,7 +62,7 @@ class Connection:
     def get(self, path: str, shape: type[T], query: Struct | None = None) -> T:
         """Read; None in a query is left out."""
         pairs = msgspec.to_builtins(query).items() if query is not None else ()
-        asked = urlencode([(key, str(v).lower() if v in (True, False) else v) for key, v in pairs])
+        asked = urlencode([(key, _query_value(value)) for key, value in pairs], doseq=True)
         return self._read("GET", f"{path}?{asked}" if asked else path, None, shape)
 
     def post(self, path: str, body: object, shape: type[T]) -> T:
@@ -138,6 +138,11 @@ class Connection:
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
         return headers
+
+
+def _query_value(value: Any) -> Any:
+    """Write true and false as the API does; a list is the same parameter several times."""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def check_url(url: str) -> str:

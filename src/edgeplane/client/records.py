@@ -47,6 +47,7 @@ class Node(Struct, rename="camel", frozen=True, kw_only=True):
     enabled: bool
     status: str
     sub_ips: list[SubIP] = field(name="subIPs", default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)
     created_at: datetime
     updated_at: datetime
 
@@ -60,10 +61,11 @@ class NewNode(Struct, rename="camel", omit_defaults=True, kw_only=True):
     enabled: bool = True
     status: str | None = None
     sub_ips: list[SubIP] | None = field(name="subIPs", default=None)
+    labels: dict[str, str] | None = None
 
 
 class NodeChanges(Struct, rename="camel", omit_defaults=True, kw_only=True):
-    """What to change of a node; None leaves a value as it is, a list replaces all sub-IPs."""
+    """What to change of a node; None leaves a value, a list or mapping replaces the whole one."""
 
     name: str | None = None
     main_ip: str | None = field(name="mainIP", default=None)
@@ -71,6 +73,7 @@ class NodeChanges(Struct, rename="camel", omit_defaults=True, kw_only=True):
     enabled: bool | None = None
     status: str | None = None
     sub_ips: list[SubIP] | None = field(name="subIPs", default=None)
+    labels: dict[str, str] | None = None
 
 
 class NodeFilter(Struct, rename="camel", omit_defaults=True, kw_only=True):
@@ -82,6 +85,7 @@ class NodeFilter(Struct, rename="camel", omit_defaults=True, kw_only=True):
     ip: str | None = None
     status: str | None = None
     enabled: bool | None = None
+    label: list[str] | None = None  #: ``key=value``; all must match
 
 
 class Task(Struct, rename="camel", frozen=True, kw_only=True):
@@ -109,6 +113,7 @@ class Task(Struct, rename="camel", frozen=True, kw_only=True):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     updated_at: datetime | None = None
+    operation_id: int | None = None
 
     @property
     def final(self) -> bool:
@@ -159,6 +164,70 @@ class Attempt(Struct, rename="camel", frozen=True, kw_only=True):
     output: str | None = None
     replica: str | None = None
     address: str | None = None
+
+
+class Target(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """Which nodes an operation is for: exactly one of these."""
+
+    node_ids: list[int] | None = None
+    labels: dict[str, str] | None = None
+    all: bool | None = None
+
+
+class NewOperation(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """An operation to create; limits are a number of nodes, or a part like ``"10%"``."""
+
+    type: str
+    target: Target
+    payload: Raw = Raw(b"{}")
+    request_id: str | None = None
+    timeout_seconds: int | None = None
+    max_attempts: int | None = None
+    deadline_seconds: int | None = None
+    priority: int | None = None
+    max_concurrency: int | str | None = None
+    max_failures: int | str | None = None
+
+
+class Operation(Struct, rename="camel", frozen=True, kw_only=True):
+    """An operation as the API shows it; ``counts`` says where its nodes stand."""
+
+    id: int
+    request_id: str
+    type: str
+    payload: Raw = Raw(b"null")
+    target: Raw = Raw(b"null")
+    state: str
+    reason: str | None = None
+    total: int
+    counts: dict[str, int]
+    failures: int = 0
+    priority: int | None = None
+    max_concurrency: int | str | None = None
+    max_failures: int | str | None = None
+    created_by: str | None = None
+    created_at: datetime | None = None
+    finished_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing but a person will move it again."""
+        return self.state in {"done", "stopped", "cancelled"}
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it has ended, and nothing of it failed."""
+        return self.state == "done" and not self.counts.get("failed")
+
+
+class OperationFilter(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """Which operations to list; ``cursor`` is the ``next_cursor`` of the page before."""
+
+    page: int | None = None
+    page_size: int | None = None
+    cursor: str | None = None
+    state: str | None = None
 
 
 class Page(Struct, Generic[T], rename="camel", frozen=True, kw_only=True):

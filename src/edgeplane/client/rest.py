@@ -1,8 +1,9 @@
 """The calls of the REST API: what the command line, examples and tests speak through."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from typing import TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -15,10 +16,13 @@ from edgeplane.client.records import (
     Deleted,
     Login,
     NewNode,
+    NewOperation,
     NewTask,
     Node,
     NodeChanges,
     NodeFilter,
+    Operation,
+    OperationFilter,
     Page,
     PageWanted,
     Task,
@@ -26,6 +30,8 @@ from edgeplane.client.records import (
     User,
 )
 from edgeplane.model.paging import MAX_PAGE_SIZE
+
+W = TypeVar("W", Task, Operation)
 
 
 class Client:
@@ -131,6 +137,28 @@ class Client:
         """Take a task back; one that runs may still succeed."""
         return self._connection.post("/agent-tasks/cancel", {"id": task_id}, Task)
 
+    def list_operations(self, wanted: OperationFilter | None = None) -> Page[Operation]:
+        """Return a page of operations."""
+        return self._connection.get("/operations", Page[Operation], wanted)
+
+    def get_operation(self, operation_id: int) -> Operation:
+        """Return one operation."""
+        return self._connection.get(f"/operations/{operation_id}", Operation)
+
+    def list_operation_tasks(
+        self, operation_id: int, wanted: TaskFilter | None = None
+    ) -> Page[Task]:
+        """Return a page of an operation's tasks."""
+        return self._connection.get(f"/operations/{operation_id}/tasks", Page[Task], wanted)
+
+    def create_operation(self, operation: NewOperation) -> Operation:
+        """Create an operation; with a request id it may be sent again and is done once."""
+        return self._connection.post("/operations/create", operation, Operation)
+
+    def change_operation(self, verb: str, operation_id: int) -> Operation:
+        """Cancel, pause, resume or retry-failed an operation."""
+        return self._connection.post(f"/operations/{verb}", {"id": operation_id}, Operation)
+
     def wait(
         self, task_id: int, timeout: float | None = None, *, patience: float = 30.0
     ) -> Iterator[Task]:
@@ -145,27 +173,20 @@ class Client:
             patience: seconds for which a control plane that cannot answer is asked again.
 
         """
-        now = time.monotonic()
-        end = None if timeout is None else now + timeout
-        seen: Task | None = None
-        pause, heard = 0.05, now
         with closing(News(self._connection, task_id)) as news:
-            while True:
-                try:
-                    task = self.get_task(task_id)
-                except ClientError as error:
-                    if not _passing(error) or time.monotonic() - heard > patience:
-                        raise
-                else:
-                    heard = time.monotonic()
-                    if seen is None or _face(task) != _face(seen):
-                        seen, pause = task, 0.05
-                        yield task
-                now = time.monotonic()
-                if (seen is not None and seen.final) or (end is not None and now >= end):
-                    return
-                news.wait(pause, None if end is None else end - now)
-                pause = min(pause * 2, 1.0)
+            yield from _changes(lambda: self.get_task(task_id), _face, news.wait, timeout, patience)
+
+    def wait_operation(
+        self, operation_id: int, timeout: float | None = None, *, patience: float = 30.0
+    ) -> Iterator[Operation]:
+        """Yield the operation as it is and again at each change, as ``wait`` does."""
+        return _changes(
+            lambda: self.get_operation(operation_id),
+            lambda seen: (seen.state, seen.counts),
+            _sleep,
+            timeout,
+            patience,
+        )
 
     def close(self) -> None:
         """Give the connection back."""
@@ -181,3 +202,40 @@ def _passing(error: ClientError) -> bool:
 def _face(task: Task) -> tuple[object, ...]:
     """Return what makes a change worth telling."""
     return task.status, task.attempts, task.next_retry_at, task.last_error
+
+
+def _changes(
+    get: Callable[[], W],
+    face: Callable[[W], object],
+    rest: Callable[[float, float | None], None],
+    timeout: float | None,
+    patience: float,
+) -> Iterator[W]:
+    """Yield what is got at first and at each change of its face, until it is final.
+
+    ``rest`` waits for news: for so long where nobody tells of any, and no longer than that.
+    """
+    now = time.monotonic()
+    end = None if timeout is None else now + timeout
+    seen: W | None = None
+    pause, heard = 0.05, now
+    while True:
+        try:
+            found = get()
+        except ClientError as error:
+            if not _passing(error) or time.monotonic() - heard > patience:
+                raise
+        else:
+            heard = time.monotonic()
+            if seen is None or face(found) != face(seen):
+                seen, pause = found, 0.05
+                yield found
+        now = time.monotonic()
+        if (seen is not None and seen.final) or (end is not None and now >= end):
+            return
+        rest(pause, None if end is None else end - now)
+        pause = min(pause * 2, 1.0)
+
+
+def _sleep(pause: float, longest: float | None) -> None:
+    time.sleep(pause if longest is None else min(pause, longest))

@@ -1,6 +1,6 @@
 """Advancing: let each node's lanes move, and keep its mailbox or give it back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -8,7 +8,7 @@ from edgeplane.dispatch.work import Delivery, Moves, Reach, Request, Rules, Turn
 from edgeplane.model import lanes, lifecycle
 from edgeplane.model.nodes import Node, NodeStatus
 from edgeplane.model.tasks import Outcome, Report, Task, TaskStatus
-from edgeplane.store import attempts, mailboxes, nodes, open_tasks, tasks
+from edgeplane.store import attempts, mailboxes, nodes, open_tasks, operations, tasks
 from edgeplane.store.mailboxes import Mailbox
 from edgeplane.store.open_tasks import Queue
 from edgeplane.store.workers import Tx
@@ -35,12 +35,14 @@ class Advance:
         self._begun: list[Task] = []
         self._probes: set[int] = set()  #: of those begun
         self._dues: dict[int, datetime | None] = {}
+        self._held: frozenset[int] = frozenset()  #: operations whose tasks may not begin
 
     def run(
         self, looked_at: Mapping[int, Mailbox], claimed: set[int], reach: Mapping[int, Reach]
     ) -> None:
         """Rescue, expire and begin what is due at these nodes."""
         queues = open_tasks.open_of_nodes(self._tx, looked_at)
+        self._held = operations.held(self._tx, _operations_of(queues.values()))
         machines = nodes.many(self._tx, [n for n, queue in queues.items() if queue.tasks])
         # Nodes that are served already must not leave nothing to those just taken.
         for node_id in sorted(looked_at, key=lambda n: len(self._in_flight(n, claimed))):
@@ -89,6 +91,7 @@ class Advance:
                 out=self._requests_out(box.node_id, ours),
                 paused=node is None or node.paused,
                 probing=probing,
+                held=self._held,
             ),
         )
         self._turn.expired += len(chosen.expire)
@@ -132,7 +135,9 @@ class Advance:
             if not self._room.fits(task, probe=probe):
                 return number
             self._room.take(task, probe=probe)
-            self._begun.append(lifecycle.begin(task, self._tx.now))
+            begun = lifecycle.begin(task, self._tx.now)
+            self._begun.append(begun)
+            self._turn.moved.append((task, begun))
             if probe:
                 self._probes.add(task.id)
         return len(chosen)
@@ -208,12 +213,13 @@ class Advance:
         tasks.write_moved(self._tx, [(first[task_id], last[task_id]) for task_id in sorted(first)])
         attempts.add(self._tx, self._moves.attempts)
         tasks.write_begun(self._tx, self._begun)
+        self._turn.moved += self._moves.tasks
         self._turn.rescued = self._moves.lost
 
     def _deliveries(
         self, machines: Mapping[int, Node], looked_at: Mapping[int, Mailbox]
     ) -> list[Delivery]:
-        large = tasks.payloads(self._tx, [task.id for task in self._begun if task.payload is None])
+        large = tasks.payloads(self._tx, [task for task in self._begun if task.payload is None])
         return [
             Delivery(
                 task,
@@ -232,6 +238,11 @@ class Advance:
             self._turn.gone.add(node_id)
         known = [due for due in self._dues.values() if due is not None]
         self._turn.next_due = min(known, default=None)
+
+
+def _operations_of(queues: Iterable[Queue]) -> set[int]:
+    found = {task.operation_id for queue in queues for task in queue.tasks}
+    return {operation_id for operation_id in found if operation_id is not None}
 
 
 def _probing(box: Mailbox, seen: Reach | None) -> bool:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -81,6 +82,7 @@ class Engine:
         self._due_at: float | None = None  #: monotonic: when something that nobody holds is due
         self._jitter = Random()  # noqa: S311 (spreads polls, guards nothing)
         self.counters = Counters()
+        self._call = _nobody
         self._meters = Meters(metrics or Metrics())
         self._deliveries = Deliveries(transport, limits.max_in_flight, self._back, self._meters)
         self._meters.follow(self)
@@ -99,6 +101,10 @@ class Engine:
     def mailboxes_held(self) -> int:
         """How many mailboxes this engine holds."""
         return len(self._holdings)
+
+    def on_call(self, call: Callable[[], None]) -> None:
+        """Name who is told when an operation calls for a step."""
+        self._call = call
 
     def start(self) -> None:
         """Start the loop; once."""
@@ -211,6 +217,8 @@ class Engine:
         self._withdraw(turn)
         if turn.more:
             self._hints.tell()
+        if turn.calls:
+            self._call()
 
     def _withdraw(self, turn: Turn) -> None:
         """Have agents told once of what was cancelled while it was out."""
@@ -240,3 +248,7 @@ class Engine:
         """Take what a request brought back."""
         self._results += results
         self._hints.tell()
+
+
+def _nobody() -> None:
+    """Tell nobody."""

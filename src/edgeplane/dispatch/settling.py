@@ -36,6 +36,7 @@ def settle(
         moves.end(before, report, tx.now, rules.lease.owner)
         _note_reach(reach, result, after)
     _write(tx, moves)
+    turn.moved += moves.tasks
     turn.settled = [after for _, after in moves.tasks]
     return reach
 

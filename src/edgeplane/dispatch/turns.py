@@ -11,7 +11,7 @@ from edgeplane.dispatch.advancing import Advance
 from edgeplane.dispatch.settling import settle
 from edgeplane.dispatch.work import Request, Rules, Turn
 from edgeplane.observe.crashpoints import crash_point
-from edgeplane.store import mailboxes
+from edgeplane.store import mailboxes, operations
 from edgeplane.store.mailboxes import Mailbox
 from edgeplane.store.workers import Tx
 
@@ -37,6 +37,7 @@ def take(tx: Tx, request: Request, rules: Rules) -> Turn:
     looked_at = {node_id: turn.held[node_id] for node_id in sorted(news | set(claimed))}
     if looked_at and not request.draining:
         Advance(tx, request, rules, turn).run(looked_at, set(claimed), reach)
+    turn.calls = operations.count_moves(tx, turn.moved)  # last: its rows are locked after all
     if turn.begun:
         crash_point("claim.before_commit")
     return turn

@@ -104,6 +104,7 @@ class Turn:
     now: datetime
     begun: list[Delivery] = field(default_factory=list)
     settled: list[Task] = field(default_factory=list)
+    moved: list[tuple[Task, Task]] = field(default_factory=list)  #: tasks, as they were and are
     held: dict[int, Mailbox] = field(default_factory=dict)  #: held on, or newly
     gone: set[int] = field(default_factory=set)  #: released, or lost to another owner
     next_due: datetime | None = None  #: of what was released
@@ -115,6 +116,7 @@ class Turn:
     claimed: int = 0  #: mailboxes newly taken
     claim_seconds: float | None = None  #: what that took; None: nothing could be taken
     more: bool = False  #: as many were due as could be taken
+    calls: bool = False  #: an operation calls for a step
 
 
 @dataclass(frozen=True, slots=True)

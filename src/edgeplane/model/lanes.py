@@ -35,6 +35,7 @@ class Conditions:
     out: int | None = None  #: how many are out; None: one for each task that runs
     paused: bool  #: the node is disabled or in maintenance: nothing is sent, deadlines still pass
     probing: bool  #: the last delivery did not arrive
+    held: frozenset[int] = frozenset()  #: operations whose tasks may not begin
 
 
 def plan(tasks: Sequence[Task], conditions: Conditions) -> Plan:
@@ -46,23 +47,40 @@ def plan(tasks: Sequence[Task], conditions: Conditions) -> Plan:
     superseded = _superseded([task for task in waiting if task.deadline_at > now])
     over = {task.id for task in expired} | {old.id for old, _ in superseded}
     open_ones = [task for task in waiting if task.id not in over]
+    free = _free(open_ones, conditions.held)
     if conditions.paused:
         begin: tuple[Task, ...] = ()
     elif conditions.probing:
-        begin = _probe(open_ones, running, now)
+        begin = _probe(free, running, now)
     else:
-        begin = _in_order(open_ones, running, conditions)
+        begin = _in_order(free, running, conditions)
     begun = {task.id for task in begin}
     left = [task for task in open_ones if task.id not in begun]
     dues = [task.deadline_at for task in left]
     if _has_room([*running, *begin], begin, conditions):
-        dues += [_due(task) for task in _heads(left, [*running, *begin])]
+        ahead = [task for task in free if task.id not in begun]
+        dues += [_due(task) for task in _heads(ahead, [*running, *begin])]
     return Plan(
         begin=begin,
         expire=expired,
         supersede=superseded,
         next_due=min(dues, default=None),
     )
+
+
+def _free(waiting: Sequence[Task], held: frozenset[int]) -> Sequence[Task]:
+    """Leave out what a held operation keeps from beginning, and configs that come behind it."""
+    if not held:
+        return waiting
+    found: list[Task] = []
+    behind = False
+    for task in waiting:
+        config = lane_of(task.kind) is Lane.CONFIG
+        if task.operation_id in held:
+            behind |= config
+        elif not (config and behind):
+            found.append(task)
+    return found
 
 
 def _superseded(waiting: Sequence[Task]) -> tuple[tuple[Task, Task], ...]:

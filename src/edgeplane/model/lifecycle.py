@@ -40,6 +40,7 @@ class Event(StrEnum):
     SUPERSEDE = "a newer config waits"
     CANCEL = "a person takes it back"
     STOP = "taken back before, and not done"
+    GIVE_UP = "its operation has stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ MOVES = (
     Move(Place.WAITING, Event.CANCEL, Place.CANCELLED),
     Move(Place.RUNNING, Event.CANCEL, Place.RUNNING),
     Move(Place.RUNNING, Event.STOP, Place.CANCELLED),
+    Move(Place.PENDING, Event.GIVE_UP, Place.FAILED),
+    Move(Place.WAITING, Event.GIVE_UP, Place.FAILED),
 )
 
 _TARGETS = {(move.origin, move.event): move.target for move in MOVES}
@@ -150,13 +153,11 @@ def expire(task: Task, now: datetime) -> Task:
     _check(task, Event.EXPIRE)
     seconds = task.deadline_seconds
     why = f"deadline exceeded: not done within {seconds} s of being asked for"
-    if task.last_error:
-        why = f"{why}; last error: {task.last_error}"
     return replace(
         task,
         status=TaskStatus.FAILED,
         outcome=Outcome.EXPIRED,
-        last_error=bounded_text(why),
+        last_error=_with_last(why, task),
         next_retry_at=None,
         finished_at=now,
         updated_at=now,
@@ -197,7 +198,20 @@ def supersede(task: Task, by: Task, now: datetime) -> Task:
     )
 
 
-def cancel(task: Task, now: datetime) -> Task:
+def give_up(task: Task, now: datetime) -> Task:
+    """End a task that waits because its operation has stopped; a retry may open it again."""
+    _check(task, Event.GIVE_UP)
+    return replace(
+        task,
+        status=TaskStatus.FAILED,
+        last_error=_with_last("operation stopped", task),
+        next_retry_at=None,
+        finished_at=now,
+        updated_at=now,
+    )
+
+
+def cancel(task: Task, now: datetime, why: str = "cancelled") -> Task:
     """Take a task back: at once where it waits; where an attempt is out, once that is back.
 
     Raises:
@@ -207,10 +221,7 @@ def cancel(task: Task, now: datetime) -> Task:
     _check(task, Event.CANCEL)
     if task.status is TaskStatus.RUNNING:
         return replace(task, cancel_requested=True, updated_at=now)
-    why = "cancelled"
-    if task.last_error:
-        why = f"{why}; last error: {task.last_error}"
-    return _cancelled(task, why, now)
+    return _cancelled(task, _with_last(why, task), now)
 
 
 def _stop(task: Task, why: str, now: datetime) -> Task:
@@ -228,6 +239,11 @@ def _cancelled(task: Task, why: str, now: datetime) -> Task:
         finished_at=now,
         updated_at=now,
     )
+
+
+def _with_last(why: str, task: Task) -> str:
+    """Say why a task ends, and what it had met."""
+    return bounded_text(f"{why}; last error: {task.last_error}" if task.last_error else why)
 
 
 def _check(task: Task, event: Event) -> None:

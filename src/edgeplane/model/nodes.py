@@ -1,7 +1,8 @@
 """Nodes: the edge machines, and the addresses a task may be sent to."""
 
 import ipaddress
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -41,6 +42,8 @@ class Node:
     sub_ips: tuple[SubIP, ...]
     created_at: datetime
     updated_at: datetime
+    #: Empty where the engine looks: it has no use for them.
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def paused(self) -> bool:
@@ -58,6 +61,7 @@ class NewNode:
     enabled: bool
     status: NodeStatus
     sub_ips: tuple[SubIP, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_ip(value: str, field: str) -> str:

@@ -102,6 +102,7 @@ class Task:
     started_at: datetime | None
     finished_at: datetime | None
     updated_at: datetime
+    operation_id: int | None = None
 
     @property
     def final(self) -> bool:
@@ -123,7 +124,7 @@ class NewTask:
     node_id: int
     kind: TaskKind
     priority: int
-    payload: str
+    payload: str | None  #: None: that of its operation
     payload_bytes: int
     payload_digest: bytes
     request_id: str
@@ -132,6 +133,7 @@ class NewTask:
     max_attempts: int
     deadline_seconds: int
     created_by: str | None
+    operation_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

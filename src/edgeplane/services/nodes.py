@@ -1,6 +1,6 @@
 """Nodes: registered, changed, taken out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeplane.model.errors import NotFound, WrongState
@@ -20,6 +20,7 @@ class NodeChange:
     enabled: bool | None = None
     status: NodeStatus | None = None
     sub_ips: tuple[SubIP, ...] | None = None
+    labels: Mapping[str, str] | None = None
 
 
 async def create(database: Database, asked: NewNode) -> Node:
@@ -66,6 +67,7 @@ def _update(tx: Tx, node_id: int, change: NodeChange) -> Node:
         enabled=old.enabled if change.enabled is None else change.enabled,
         status=old.status if change.status is None else change.status,
         sub_ips=old.sub_ips if change.sub_ips is None else change.sub_ips,
+        labels=old.labels if change.labels is None else change.labels,
     )
     nodes.change(tx, node_id, new)
     if (new.main_ip, new.agent_port, new.sub_ips) != (old.main_ip, old.agent_port, old.sub_ips):

@@ -7,7 +7,7 @@ from edgeplane.model.errors import AlreadyExists, DomainError, NotFound, WrongSt
 from edgeplane.model.nodes import Node
 from edgeplane.model.tasks import NewTask, Task, TaskKind
 from edgeplane.observe.crashpoints import crash_point
-from edgeplane.store import mailboxes, nodes, tasks
+from edgeplane.store import mailboxes, nodes, operations, tasks
 from edgeplane.store.database import Database
 from edgeplane.store.mailboxes import Mailbox
 from edgeplane.store.workers import Tx
@@ -25,7 +25,7 @@ def create_many(tx: Tx, asked: Sequence[NewTask]) -> list[Task | DomainError]:
     new = [task for task in asked if task.request_id not in there]
     objections = _objections(tx, new)
     fresh = [task for task in new if objections[task.node_id] is None]
-    made = tasks.insert_new(tx, fresh, _generations(tx, fresh)) if fresh else {}
+    made = tasks.insert_new(tx, fresh, generations(tx, fresh)) if fresh else {}
     # A given id may have been stored a moment ago by somebody else, or twice in this batch.
     there |= tasks.by_request_id(tx, [task.request_id for task in fresh if task.request_id_given])
     crash_point("create.before_commit")
@@ -51,11 +51,16 @@ def _objections(tx: Tx, asked: Sequence[NewTask]) -> dict[int, DomainError | Non
     }
 
 
-def _generations(tx: Tx, asked: Sequence[NewTask]) -> list[int | None]:
+def generations(tx: Tx, asked: Sequence[NewTask]) -> list[int | None]:
     """Give the configs among these tasks their numbers, in the order they were asked for."""
     nodes_of = [task.node_id for task in asked if task.kind is TaskKind.APPLY_CONFIG]
     numbers = iter(mailboxes.next_generations(tx, nodes_of))
     return [next(numbers) if task.kind is TaskKind.APPLY_CONFIG else None for task in asked]
+
+
+def is_outdated(task: Task, box: Mailbox) -> bool:
+    """Whether a newer config of a task's node has been asked for since."""
+    return task.generation is not None and task.generation < box.generation
 
 
 async def cancel(database: Database, task_id: int) -> Task:
@@ -94,7 +99,7 @@ async def retry(database: Database, task_id: int) -> Task:
 def _retry(tx: Tx, task_id: int) -> Task:
     before, box = _held(tx, task_id)
     after = lifecycle.retry(before, tx.now)
-    if box is not None and before.generation is not None and before.generation < box.generation:
+    if box is not None and is_outdated(before, box):
         raise WrongState(
             f"task {task_id}: a newer config of node {before.node_id} has been asked for since: "
             "retry that one, or ask for this config anew"
@@ -124,6 +129,7 @@ def _write(tx: Tx, before: Task, after: Task) -> None:
             raise NotFound(f"task {before.id} not found")
         raise WrongState(f"task {before.id} was moved just now: look again")
     mailboxes.mark_work(tx, [before.node_id], priority=before.priority)
+    operations.count_moves(tx, [(before, after)])
 
 
 def _objection(node: Node | None, node_id: int) -> DomainError | None:

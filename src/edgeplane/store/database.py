@@ -27,8 +27,8 @@ class Database:
     """A store on SQLite or MariaDB/MySQL.
 
     SQLite has one writer, so all writes share one thread and, under load, commits. MariaDB has
-    three write connections, so that a person's request queues behind neither the creates nor the
-    engine.
+    four write connections, so that a person's request queues behind neither the creates nor the
+    engine nor a fan-out.
 
     Args:
         url: where it is.
@@ -43,11 +43,12 @@ class Database:
         self.engine = make_engine(url)
         if self.dialect == "sqlite":
             writer = Worker("write", self.engine, share=_SQLITE_SHARE, faults=faults)
-            self._rules = self._creates = self._engine_lane = writer
+            self._rules = self._creates = self._engine_lane = self._steps = writer
         else:
             self._rules = Worker("write", self.engine, faults=faults)
             self._creates = Worker("create", self.engine, faults=faults)
             self._engine_lane = Worker("engine", self.engine, faults=faults)
+            self._steps = Worker("steps", self.engine, faults=faults)
         self._reads = Worker("read", self._reading(), threads=_READERS, faults=faults)
         self._peeks = (
             self._reads
@@ -84,6 +85,12 @@ class Database:
         self.on_commit()
         return result
 
+    async def step(self, work: Callable[[Tx], T]) -> T:
+        """Run a step of an operation."""
+        result = await self._steps.submit(work)
+        self.on_commit()
+        return result
+
     async def read(self, work: Callable[[Tx], T]) -> T:
         """Run a transaction that changes nothing."""
         return await self._reads.submit(work, repeatable=True)
@@ -94,7 +101,8 @@ class Database:
 
     async def close(self) -> None:
         """Let what was handed in finish, then end the threads and connections."""
-        workers = {self._rules, self._creates, self._engine_lane, self._reads, self._peeks}
+        writers = {self._rules, self._creates, self._engine_lane, self._steps}
+        workers = {*writers, self._reads, self._peeks}
         await asyncio.gather(*(asyncio.to_thread(worker.stop) for worker in workers))
         self.engine.dispose()
 

@@ -1,7 +1,7 @@
 """Node rows and their sub-IPs."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, false, func, insert, or_, select, update
@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from edgeplane.model.errors import AlreadyExists
 from edgeplane.model.nodes import NewNode, Node, NodeStatus, SubIP
 from edgeplane.model.paging import Page, PageRequest, cut_page
+from edgeplane.store import labels
 from edgeplane.store.prepared import Prepared, moment
 from edgeplane.store.rows import node_sub_ips, nodes
 from edgeplane.store.workers import Tx
@@ -25,6 +26,7 @@ class NodeFilter:
     ip: str | None = None  #: part of the main IP or of a sub-IP
     status: NodeStatus | None = None
     enabled: bool | None = None
+    labels: tuple[tuple[str, str], ...] = ()  #: all of them
 
 
 def add(tx: Tx, node: NewNode) -> int:
@@ -40,11 +42,12 @@ def add(tx: Tx, node: NewNode) -> int:
     except IntegrityError as error:
         raise AlreadyExists(f"name: a node named {node.name} already exists") from error
     _write_sub_ips(tx, int(key[0]), node.sub_ips)
+    labels.write(tx, int(key[0]), node.labels)
     return int(key[0])
 
 
 def change(tx: Tx, node_id: int, node: NewNode) -> None:
-    """Write a node's fields and replace its sub-IPs.
+    """Write a node's fields and replace its sub-IPs and labels.
 
     Raises:
         AlreadyExists: the name is taken by another.
@@ -57,11 +60,13 @@ def change(tx: Tx, node_id: int, node: NewNode) -> None:
         raise AlreadyExists(f"name: a node named {node.name} already exists") from error
     tx.conn.execute(delete(node_sub_ips).where(node_sub_ips.c.node_id == node_id))
     _write_sub_ips(tx, node_id, node.sub_ips)
+    labels.write(tx, node_id, node.labels)
 
 
 def remove(tx: Tx, node_ids: Sequence[int]) -> int:
-    """Delete nodes with their sub-IPs; return how many there were."""
+    """Delete nodes with their sub-IPs and labels; return how many there were."""
     tx.conn.execute(delete(node_sub_ips).where(node_sub_ips.c.node_id.in_(node_ids)))
+    labels.remove(tx, node_ids)
     return tx.conn.execute(delete(nodes).where(_N.id.in_(node_ids))).rowcount
 
 
@@ -79,8 +84,9 @@ def observe(tx: Tx, node_ids: Collection[int], status: NodeStatus) -> None:
 
 
 def get(tx: Tx, node_id: int) -> Node | None:
-    """Return a node."""
-    return many(tx, [node_id]).get(node_id)
+    """Return a node, with its labels."""
+    found = many(tx, [node_id]).get(node_id)
+    return found and replace(found, labels=labels.of_nodes(tx, [node_id])[node_id])
 
 
 _MANY = Prepared(
@@ -94,7 +100,7 @@ _MANY = Prepared(
 
 
 def many(tx: Tx, node_ids: Iterable[int]) -> dict[int, Node]:
-    """Return nodes by id."""
+    """Return nodes by id, without their labels."""
     wanted = sorted(node_ids)
     found: dict[int, Any] = {}
     subs: dict[int, list[SubIP]] = {}
@@ -105,12 +111,9 @@ def many(tx: Tx, node_ids: Iterable[int]) -> dict[int, Node]:
     return {node_id: _node(row, tuple(subs.get(node_id, ()))) for node_id, row in found.items()}
 
 
-_PAUSED = Prepared(
-    lambda items: select(_N.id).where(
-        _N.id.in_(items.named("nodes")),
-        or_(_N.enabled.is_(False), _N.status == NodeStatus.MAINTENANCE.value),
-    )
-)
+#: What holds of a node that takes no tasks.
+PAUSED = or_(_N.enabled.is_(False), _N.status == NodeStatus.MAINTENANCE.value)
+_PAUSED = Prepared(lambda items: select(_N.id).where(_N.id.in_(items.named("nodes")), PAUSED))
 
 
 def paused(tx: Tx, node_ids: Iterable[int]) -> set[int]:
@@ -131,7 +134,7 @@ def list_page(tx: Tx, wanted: NodeFilter, asked: PageRequest) -> Page[Node]:
     )
     rows = tx.conn.execute(query).all()
     counted = select(func.count()).select_from(nodes).where(*conditions)
-    found = _with_sub_ips(tx, rows)
+    found = _with_sub_ips_and_labels(tx, rows)
     return cut_page(found, [node.id for node in found], tx.conn.scalar(counted) or 0, asked)
 
 
@@ -151,10 +154,10 @@ def _conditions(wanted: NodeFilter) -> list[ColumnElement[bool]]:
         found.append(_N.status == wanted.status.value)
     if wanted.enabled is not None:
         found.append(_N.enabled.is_(wanted.enabled))
-    return found
+    return found + labels.carried(wanted.labels)
 
 
-def _with_sub_ips(tx: Tx, rows: Sequence[Any]) -> list[Node]:
+def _with_sub_ips_and_labels(tx: Tx, rows: Sequence[Any]) -> list[Node]:
     subs: dict[int, list[SubIP]] = {row.id: [] for row in rows}
     query = (
         select(node_sub_ips)
@@ -163,7 +166,8 @@ def _with_sub_ips(tx: Tx, rows: Sequence[Any]) -> list[Node]:
     )
     for sub in tx.conn.execute(query) if subs else ():
         subs[sub.node_id].append(SubIP(ip=sub.ip, enabled=sub.enabled))
-    return [_node(row, tuple(subs[row.id])) for row in rows]
+    carried = labels.of_nodes(tx, subs)
+    return [replace(_node(row, tuple(subs[row.id])), labels=carried[row.id]) for row in rows]
 
 
 def _write_sub_ips(tx: Tx, node_id: int, sub_ips: Sequence[SubIP]) -> None:

@@ -11,11 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Select, bindparam, delete, select
+from sqlalchemy import Select, bindparam, delete, exists, select
 
+from edgeplane.model.progress import FINAL
 from edgeplane.model.tasks import TaskKind, TaskStatus
 from edgeplane.store.prepared import Items, Prepared, moment
-from edgeplane.store.rows import LIST_INDEX, agent_tasks, task_attempts
+from edgeplane.store.rows import (
+    LIST_INDEX,
+    agent_tasks,
+    operation_targets,
+    operations,
+    task_attempts,
+)
 from edgeplane.store.workers import Tx
 
 MAX_ROWS = 500  #: tasks looked at, and removed, in one transaction
@@ -102,6 +109,27 @@ def remove(tx: Tx, walk: Walk, ids: Sequence[int]) -> tuple[int, int]:
         return 0, 0
     attempts = _DELETE_ATTEMPTS.change(tx, tasks=over)
     return _DELETE.change(tx, tasks=over), attempts
+
+
+def prune_operations(tx: Tx, before: datetime, limit: int) -> int:
+    """Delete operations that ended before a time and have no tasks left; return how many."""
+    of = operations.c
+    query = (
+        select(of.id)
+        .where(
+            of.state.in_([state.value for state in sorted(FINAL)]),
+            of.finished_at < before,
+            ~exists().where(_T.operation_id == of.id),
+        )
+        .order_by(of.id)
+        .limit(limit)
+    )
+    over = list(tx.conn.scalars(query))
+    if not over:
+        return 0
+    targets = operation_targets.c.operation_id.in_(over)
+    tx.conn.execute(delete(operation_targets).where(targets))
+    return tx.conn.execute(delete(operations).where(of.id.in_(over))).rowcount
 
 
 def _is_after(time: object, limit: datetime) -> bool:

@@ -77,6 +77,17 @@ node_sub_ips = Table(
     **_INNODB,
 )
 
+node_labels = Table(
+    "node_labels",
+    metadata,
+    Column("node_id", Id, ForeignKey("nodes.id", ondelete="CASCADE"), nullable=False),
+    Column("name", exact(63), nullable=False),
+    Column("value", exact(63), nullable=False),
+    PrimaryKeyConstraint("node_id", "name"),
+    Index(None, "name", "value", "node_id"),
+    **_INNODB,
+)
+
 #: One row per node, made and deleted with it: who may act for the node, and when to look at it
 #: next. ``next_at`` is due time, back-off and end of a lease at once; NULL: nothing to do.
 node_mailboxes = Table(
@@ -95,13 +106,75 @@ node_mailboxes = Table(
 #: Equal to the claim's ORDER BY, or SKIP LOCKED starves the second claimer.
 DUE_INDEX = Index(None, node_mailboxes.c.next_at, node_mailboxes.c.node_id)
 
+#: One row per request that fans out. Where its nodes stand is counted here, in the transaction that
+#: moves a task. ``next_at``, ``owner``, ``epoch`` and ``work_seq`` are as those of a mailbox.
+operations = Table(
+    "operations",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("request_id", exact(64), nullable=False),
+    Column("request_digest", Digest, nullable=False),  # of all that was asked for
+    Column("type", exact(32), nullable=False),
+    Column("payload", PayloadText, nullable=False),  # once, for all of its tasks
+    Column("payload_bytes", Integer, nullable=False),
+    Column("payload_digest", Digest, nullable=False),
+    Column("target", PayloadText, nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("timeout_seconds", Integer, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("deadline_seconds", Integer, nullable=False),
+    Column("concurrency_limit", exact(16)),  # as it was written
+    Column("failure_limit", exact(16)),
+    Column("max_concurrency", Integer),
+    Column("max_failures", Integer),
+    Column("state", exact(16), nullable=False),
+    Column("reason", Text),
+    Column("unsent", Integer, nullable=False),
+    Column("skipped", Integer, nullable=False),
+    Column("pending", Integer, nullable=False),
+    Column("running", Integer, nullable=False),
+    Column("waiting", Integer, nullable=False),
+    Column("unreachable", Integer, nullable=False),
+    Column("success", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("superseded", Integer, nullable=False),
+    Column("cancelled", Integer, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("waking", Id),
+    Column("retrying", Id),
+    Column("next_at", UtcDateTime),
+    Column("owner", exact(64)),
+    Column("epoch", BigInteger, nullable=False),
+    Column("work_seq", BigInteger, nullable=False),
+    Column("created_by", exact(64)),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime),
+    Column("updated_at", UtcDateTime, nullable=False),
+    UniqueConstraint("request_id"),
+    Index(None, "state", "id"),
+    Index(None, "next_at", "id"),
+    sqlite_autoincrement=True,
+    **_INNODB,
+)
+
+#: The nodes an operation was aimed at, until their tasks are made.
+operation_targets = Table(
+    "operation_targets",
+    metadata,
+    Column("operation_id", Id, nullable=False),
+    Column("node_id", Id, nullable=False),
+    PrimaryKeyConstraint("operation_id", "node_id"),
+    **_INNODB,
+)
+
 agent_tasks = Table(
     "agent_tasks",
     metadata,
     Column("id", Id, primary_key=True, autoincrement=True),
     Column("node_id", Id, nullable=False),
+    Column("operation_id", Id),
     Column("type", exact(32), nullable=False),
-    Column("payload", PayloadText, nullable=False),
+    Column("payload", PayloadText),  # NULL: that of its operation
     Column("payload_bytes", Integer, nullable=False),
     Column("payload_digest", Digest, nullable=False),
     Column("status", exact(16), nullable=False),
@@ -128,9 +201,11 @@ agent_tasks = Table(
     Column("finished_at", UtcDateTime),
     Column("updated_at", UtcDateTime, nullable=False),
     UniqueConstraint("request_id"),
+    UniqueConstraint("operation_id", "node_id"),  # a fan-out may be gone over again
     # Two indexes serve every list: a column that is not asked for is walked value by value.
     Index(None, "node_id", "type", "status", "id"),
     Index(None, "node_id", "lane", "lane_rank", "id"),
+    Index(None, "operation_id", "status", "id"),
     sqlite_autoincrement=True,
     **_INNODB,
 )

@@ -30,6 +30,7 @@ class TaskFilter:
     node_id: int | None = None
     kind: TaskKind | None = None
     status: TaskStatus | None = None
+    operation_id: int | None = None  #: with neither node nor kind: an operation has one kind
 
 
 def list_page(tx: Tx, wanted: TaskFilter, asked: PageRequest) -> Page[Task]:
@@ -74,6 +75,10 @@ def total_query(wanted: TaskFilter) -> Select[Any]:
 
 def _branches(wanted: TaskFilter) -> list[list[ColumnElement[bool]]]:
     """Split a filter into index ranges, each already in the order of ids."""
+    if wanted.operation_id is not None:
+        of = _T.operation_id == wanted.operation_id
+        statuses = [wanted.status] if wanted.status else list(TaskStatus)
+        return [[of, _T.status == status.value] for status in statuses]
     kinds = [wanted.kind] if wanted.kind else list(TaskKind)
     statuses = [wanted.status] if wanted.status else list(TaskStatus)
     node = [] if wanted.node_id is None else [_T.node_id == wanted.node_id]
@@ -84,4 +89,4 @@ def _branches(wanted: TaskFilter) -> list[list[ColumnElement[bool]]]:
 
 
 def _listed_payload() -> ColumnElement[Any]:
-    return case((_T.payload_bytes <= LISTED_PAYLOAD_BYTES, _T.payload)).label("payload")
+    return case((_T.payload_bytes <= LISTED_PAYLOAD_BYTES, tasks.PAYLOAD)).label("payload")

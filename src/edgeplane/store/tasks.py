@@ -12,6 +12,8 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    func,
+    null,
     or_,
     select,
     update,
@@ -31,7 +33,7 @@ from edgeplane.model.tasks import (
 )
 from edgeplane.store import events
 from edgeplane.store.prepared import Items, Prepared, moment
-from edgeplane.store.rows import agent_tasks, task_attempts
+from edgeplane.store.rows import agent_tasks, operations, task_attempts
 from edgeplane.store.workers import Tx
 
 _T = agent_tasks.c
@@ -65,7 +67,10 @@ FIELDS = (
     _T.generation,
     _T.superseded_by,
     _T.cancel_requested,
+    _T.operation_id,
 )
+#: A task's own, or that of its operation.
+PAYLOAD = func.coalesce(_T.payload, operations.c.payload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +83,14 @@ class Stored:
 
 def with_result(payload: ColumnElement[Any], *further: ColumnElement[Any]) -> Select[Any]:
     """Select tasks with a payload, what their last attempt brought, and further columns."""
-    joined = agent_tasks.outerjoin(task_attempts, _LAST_ATTEMPT)
+    joined = agent_tasks.outerjoin(task_attempts, _LAST_ATTEMPT).outerjoin(
+        operations, operations.c.id == _T.operation_id
+    )
     return select(*FIELDS, payload, _RESULT, *further).select_from(joined)
 
 
 _NEW = (
+    "operation_id",
     "node_id",
     "type",
     "payload",
@@ -123,7 +131,7 @@ _INSERT = {
     ),
 }
 _BY_REQUEST_ID = Prepared(
-    lambda items: with_result(_T.payload, _T.payload_digest).where(
+    lambda items: with_result(PAYLOAD, _T.payload_digest).where(
         _T.request_id.in_(items.named("requests"))
     )
 )
@@ -132,13 +140,23 @@ _IDS = Prepared(
         _T.request_id.in_(items.named("requests"))
     )
 )
-_GET = Prepared(lambda _: with_result(_T.payload).where(_T.id == bindparam("task")))
+_GET = Prepared(lambda _: with_result(PAYLOAD).where(_T.id == bindparam("task")))
 _FENCES = Prepared(
     lambda items: select(_T.id, _T.status, _T.attempts, _T.cancel_requested).where(
         _T.id.in_(items.named("tasks"))
     )
 )
+_MANY = Prepared(
+    lambda items: (
+        select(*FIELDS, null(), null()).where(_T.id.in_(items.named("tasks"))).order_by(_T.id)
+    )
+)
 _PAYLOADS = Prepared(lambda items: select(_T.id, _T.payload).where(_T.id.in_(items.named("tasks"))))
+_OPERATION_PAYLOADS = Prepared(
+    lambda items: select(operations.c.id, operations.c.payload).where(
+        operations.c.id.in_(items.named("operations"))
+    )
+)
 _HAS_OPEN = Prepared(
     lambda _: select(_T.id).where(_T.node_id == bindparam("node"), _T.lane.is_not(None)).limit(1)
 )
@@ -182,6 +200,12 @@ def get(tx: Tx, task_id: int) -> Task | None:
     return task_of(rows[0]) if rows else None
 
 
+def many(tx: Tx, task_ids: Iterable[int]) -> list[Task]:
+    """Return tasks in the order of their ids, without payload and result."""
+    wanted = sorted(task_ids)
+    return [task_of(row) for row in _MANY.rows(tx, tasks=wanted)] if wanted else []
+
+
 def still_running(tx: Tx, fences: Sequence[tuple[int, int]]) -> dict[tuple[int, int], bool]:
     """Return those of these tasks (id, attempt) that still run under that very attempt.
 
@@ -192,11 +216,16 @@ def still_running(tx: Tx, fences: Sequence[tuple[int, int]]) -> dict[tuple[int, 
     return {fence: running[fence] for fence in fences if fence in running}
 
 
-def payloads(tx: Tx, task_ids: Sequence[int]) -> dict[int, str]:
-    """Return payloads by task id."""
-    if not task_ids:
-        return {}
-    return {row[0]: row[1] for row in _PAYLOADS.rows(tx, tasks=sorted(task_ids))}
+def payloads(tx: Tx, asked: Sequence[Task]) -> dict[int, str]:
+    """Return payloads by task id; that of an operation is read once."""
+    shared = {task.operation_id for task in asked if task.operation_id is not None}
+    own = [task.id for task in asked if task.operation_id is None]
+    found = {row[0]: row[1] for row in _PAYLOADS.rows(tx, tasks=sorted(own))} if own else {}
+    if shared:
+        rows = _OPERATION_PAYLOADS.rows(tx, operations=sorted(shared))
+        of_operation = {row[0]: row[1] for row in rows}
+        found |= {task.id: of_operation[task.operation_id] for task in asked if task.operation_id}
+    return found
 
 
 def has_open(tx: Tx, node_id: int) -> bool:
@@ -354,6 +383,7 @@ def _upserts(tx: Tx) -> str:
 
 def _new_row(task: NewTask, generation: int | None, tx: Tx) -> dict[str, Any]:
     return {
+        "v_operation_id": task.operation_id,
         "v_node_id": task.node_id,
         "v_type": task.kind.value,
         "v_payload": task.payload,
@@ -459,8 +489,9 @@ def task_of(row: Sequence[Any]) -> Task:
         generation=row[22],
         superseded_by=row[23],
         cancel_requested=bool(row[24]),
-        payload=row[25],
-        result=row[26],
+        operation_id=row[25],
+        payload=row[26],
+        result=row[27],
     )
 
 

@@ -15,6 +15,7 @@ KEYS = [
     "enabled",
     "status",
     "subIPs",
+    "labels",
     "createdAt",
     "updatedAt",
 ]
@@ -31,13 +32,14 @@ async def test_a_node_is_answered_whole(api):
     assert list(node) == KEYS
     assert TIME.fullmatch(node["createdAt"])
     assert node["updatedAt"] == node["createdAt"]
-    assert {key: node[key] for key in KEYS[1:7]} == {
+    assert {key: node[key] for key in KEYS[1:8]} == {
         "name": "edge-1",
         "mainIP": "192.0.2.1",
         "agentPort": 9090,
         "enabled": True,
         "status": "offline",
         "subIPs": [],
+        "labels": {},
     }
     assert await api.data(f"/nodes/{node['id']}") == node
     assert (await api.data("/nodes"))["list"] == [node]

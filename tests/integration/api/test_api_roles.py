@@ -1,5 +1,7 @@
 """Who may call what: one line for each route there is."""
 
+import re
+
 import pytest
 
 from edgeplane.model.users import Role
@@ -25,6 +27,14 @@ ALLOWED = {
     ("POST", "/agent-tasks/create"): HANDS,
     ("POST", "/agent-tasks/retry"): HANDS,
     ("POST", "/agent-tasks/cancel"): HANDS,
+    ("GET", "/operations"): ALL,
+    ("GET", "/operations/{operation_id}"): ALL,
+    ("GET", "/operations/{operation_id}/tasks"): ALL,
+    ("POST", "/operations/create"): HANDS,
+    ("POST", "/operations/pause"): HANDS,
+    ("POST", "/operations/resume"): HANDS,
+    ("POST", "/operations/cancel"): HANDS,
+    ("POST", "/operations/retry-failed"): HANDS,
 }
 
 
@@ -36,7 +46,7 @@ def query(path):
 def route(table_line):
     """Return a method and a path that can be called."""
     method, path = table_line
-    return method, path.replace("{node_id}", "1").replace("{task_id}", "1")
+    return method, re.sub(r"\{\w+\}", "1", path)
 
 
 async def test_every_route_has_a_line(house):
@@ -101,6 +111,12 @@ async def test_a_viewer_changes_nothing(house, line):
     node, other = await house.node(), await house.node()
     task = await house.task(node)
     await house.fail(task)
+    operation = {"type": "reload", "target": {"nodeIds": [node]}}
+    of = (await house.callers[Role.ADMIN].data("/operations/create", operation))["id"]
+    if line[1] == "/operations/resume":
+        await house.callers[Role.ADMIN].data("/operations/pause", {"id": of})
+    if line[1] == "/operations/retry-failed":
+        await house.count(of, failed=1)
     bodies = {
         "/nodes/create": {"name": "n", "mainIP": "192.0.2.1"},
         "/nodes/update": {"id": node, "enabled": False},
@@ -108,9 +124,13 @@ async def test_a_viewer_changes_nothing(house, line):
         "/agent-tasks/create": {"nodeId": node, "type": "reload"},
         "/agent-tasks/retry": {"id": task.id},
         "/agent-tasks/cancel": {"id": (await house.task(other)).id},
+        "/operations/create": operation,
+        **{f"/operations/{verb}": {"id": of} for verb in ("pause", "resume", "cancel")},
+        "/operations/retry-failed": {"id": of},
     }
     viewer = house.callers[Role.VIEWER]
-    before = await viewer.data("/nodes"), await viewer.data("/agent-tasks")
+    lists = ("/nodes", "/agent-tasks", "/operations")
+    before = [await viewer.data(path) for path in lists]
     assert (await viewer.post(line[1], bodies[line[1]])).brief == (403, 1004)
-    assert (await viewer.data("/nodes"), await viewer.data("/agent-tasks")) == before
+    assert [await viewer.data(path) for path in lists] == before
     assert (await house.callers[Role.OPERATOR].post(line[1], bodies[line[1]])).brief == (200, 0)

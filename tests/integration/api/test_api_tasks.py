@@ -38,6 +38,7 @@ KEYS = [
     "startedAt",
     "finishedAt",
     "updatedAt",
+    "operationId",
 ]
 CREATE, RETRY = "/agent-tasks/create", "/agent-tasks/retry"
 MIB = 1 << 20

@@ -9,15 +9,28 @@ from sqlalchemy import delete, insert, select, update
 
 from edgeplane.model.clock import utc_now
 from edgeplane.model.paging import PageRequest
+from edgeplane.model.progress import OperationState, Standing
 from edgeplane.model.tasks import TaskKind, TaskStatus, lane_of
-from edgeplane.store import ages, mailboxes, open_tasks, prepared, removal, tasks
+from edgeplane.store import (
+    ages,
+    labels,
+    mailboxes,
+    open_tasks,
+    operation_steps,
+    prepared,
+    removal,
+    tasks,
+)
+from edgeplane.store import operations as store_operations
 from edgeplane.store.database import make_engine
+from edgeplane.store.operations import page_query
 from edgeplane.store.prepared import Items
-from edgeplane.store.rows import agent_tasks, node_mailboxes, task_attempts
+from edgeplane.store.rows import agent_tasks, node_mailboxes, nodes, operations, task_attempts
 from edgeplane.store.task_lists import TaskFilter, ids_query, total_query
 from edgeplane.store.workers import Tx
 from kit import factories
 from kit.factories import add_nodes, new_task
+from kit.operations import new_operation
 
 NODES, TASKS = 300, 6000
 
@@ -37,7 +50,8 @@ def engine(request, tmp_path_factory):
         connection.exec_driver_sql(
             "ANALYZE"
             if request.param == "sqlite"
-            else "ANALYZE TABLE agent_tasks, node_mailboxes, task_attempts"
+            else "ANALYZE TABLE agent_tasks, node_mailboxes, task_attempts, nodes, node_labels,"
+            " operations, operation_targets"
         )
     return opened
 
@@ -46,11 +60,23 @@ def _fill(connection):
     random, tx = Random(3), Tx(connection, utc_now(), connection.dialect.name)
     ids = add_nodes(tx, NODES)
     mailboxes.mark_work(tx, ids[: NODES // 10])
-    rows = []
+    for number, node_id in enumerate(ids):
+        labels.write(tx, node_id, {"region": f"r{number % 20}", "tier": f"t{number % 3}"})
+    counts = {Standing.UNSENT: NODES, Standing.SKIPPED: 0}
+    made = [store_operations.add(tx, new_operation(), counts) for _ in range(40)]
+    for operation_id in made[:5]:
+        assert operation_id is not None
+        operation_steps.add_targets(tx, operation_id, ids)
+    connection.execute(update(operations).values(next_at=None))
+    rows, taken = [], set()
     for _ in range(TASKS):
         asked = new_task(random.choice(ids), kind=random.choice(list(TaskKind)))
         row = {name[2:]: value for name, value in tasks._new_row(asked, None, tx).items()}
         status = random.choices(list(TaskStatus), [1, 1, 20, 2, 1, 1])[0]
+        of = random.choice(made)
+        if random.random() < 0.5 and (of, asked.node_id) not in taken:
+            taken.add((of, asked.node_id))
+            row["operation_id"] = of
         final = status not in (TaskStatus.PENDING, TaskStatus.RUNNING)
         lane = None if final else lane_of(asked.kind).value
         rows.append({**row, "status": status.value, "lane": lane})
@@ -82,7 +108,7 @@ def explain_on(connection, statement, **given):
 
 def _sqlite_sorts(plan):
     """Find the sorts of rows read from a table: those that merge branches sort a page at most."""
-    reading = {row[1] for row in plan if re.match(r"(SCAN|SEARCH) (agent|node)_", row[3])}
+    reading = {row[1] for row in plan if re.match(r"(SCAN|SEARCH) (agent|node|oper)", row[3])}
     return ["filesort" for row in plan if "TEMP B-TREE" in row[3] and row[1] in reading]
 
 
@@ -203,6 +229,77 @@ def test_a_total_is_counted_in_an_index_alone(engine, wanted):
     if wanted != TaskFilter():
         index = "type_status_id" if wanted.node_id is None else "node_id_type_status_id"
         assert set(found) == {f"ix_agent_tasks_{index}"}
+
+
+OPERATION_FILTERS = [
+    TaskFilter(operation_id=3, status=status) for status in (None, TaskStatus.FAILED)
+]
+
+
+@pytest.mark.parametrize("before", [None, 5000], ids=["first", "cursor"])
+@pytest.mark.parametrize("wanted", OPERATION_FILTERS, ids=str)
+def test_a_page_of_an_operations_tasks_reads_ranges_already_in_order(engine, wanted, before):
+    """One for each status asked for; the total is counted in the same index alone."""
+    plan = explain(engine, ids_query(wanted, PageRequest(size=20, before=before)))
+    branches = 1 if wanted.status else len(TaskStatus)
+    assert (
+        reads(engine, plan, "agent_tasks") == ["ix_agent_tasks_operation_id_status_id"] * branches
+    )
+    assert sorts(plan) <= 1
+    counted = reads(engine, explain(engine, total_query(wanted)), "agent_tasks")
+    assert set(counted) == {"ix_agent_tasks_operation_id_status_id"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "index"),
+    [
+        (operation_steps.FAILED, "ix_agent_tasks_operation_id_status_id"),
+        (operation_steps.PENDING, "ix_agent_tasks_operation_id_status_id"),
+        (operation_steps.WAITING, "ix_agent_tasks_operation_id_status_id"),
+        (operation_steps.OPEN_NODES, "uq_agent_tasks_operation_id_node_id"),
+    ],
+    ids=["failed", "pending", "waiting", "open"],
+)
+def test_a_step_reads_one_range_of_an_operation_in_order(engine, statement, index):
+    """Whatever other operations there were."""
+    given = {"operation": 3, "after": 100, "most": 100}
+    plan = explain(engine, statement._build(Items(0)), **given)
+    (found,) = reads(engine, plan, "agent_tasks")
+    assert found == index or (found or "").startswith("sqlite_autoindex_agent_tasks_")
+    assert sorts(plan) == 0
+
+
+@pytest.mark.parametrize("due", [1, 40])
+def test_a_step_is_claimed_along_its_index(engine, due):
+    """In the order in which operations fell due; and lists of operations walk theirs."""
+    with engine.connect() as connection, connection.begin() as undone:
+        some = operations.c.id <= due
+        connection.execute(update(operations).where(some).values(next_at=utc_now()))
+        plan = explain_on(connection, operation_steps.DUE._build(Items(0)), now=utc_now())
+        undone.rollback()
+    assert reads(engine, plan, "operations") == ["ix_operations_next_at_id"]
+    assert sorts(plan) == 0
+    for state in (None, OperationState.DONE):
+        plan = explain(engine, page_query(state, PageRequest(size=20, before=30)))
+        assert sorts(plan) == 0
+        assert None not in reads(engine, plan, "operations")
+
+
+def test_targets_are_walked_in_order(engine):
+    """The next chunk is a range of the key."""
+    plan = explain(engine, operation_steps.TARGETS._build(Items(0)), operation=3, most=100)
+    assert sorts(plan) == 0
+    assert reads(engine, plan, "operation_targets") != [None]
+
+
+def test_nodes_are_found_by_labels_in_an_index(engine):
+    """One range for each label; the nodes themselves are looked up by id."""
+    wanted = labels.carried([("region", "r7"), ("tier", "t1")])
+    plan = explain(engine, select(nodes).where(*wanted).order_by(nodes.c.id.desc()).limit(21))
+    found = reads(engine, plan, "node_labels")
+    assert "ix_node_labels_name_value_node_id" in found
+    assert set(found) <= {"ix_node_labels_name_value_node_id", "PRIMARY"}  # of one found already
+    assert reads(engine, plan, "nodes") == ["PRIMARY"]
 
 
 def test_a_sort_would_be_seen(engine):

@@ -206,7 +206,7 @@ async def test_a_payload_is_kept_byte_for_byte(database, node_id, name):
         assert known.payload_digest == asked.payload_digest
         return [
             stored(tx, task.id).payload,
-            tasks.payloads(tx, [task.id])[task.id],
+            tasks.payloads(tx, [task])[task.id],
             known.task.payload,
         ]
 

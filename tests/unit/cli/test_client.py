@@ -19,6 +19,8 @@ def test_the_public_names_are_pinned():
     methods = {name for name, _ in inspect.getmembers(Client) if not name.startswith("_")}
     assert methods == {
         *("base_url", "last_data", "login", "me", "ping", "close", "wait"),
+        *("list_operations", "get_operation", "create_operation", "change_operation"),
+        *("list_operation_tasks", "wait_operation"),
         *("list_nodes", "get_node", "find_node", "create_node", "update_node", "delete_nodes"),
         *("list_tasks", "get_task", "create_task", "retry_task", "cancel_task", "list_attempts"),
     }
@@ -29,6 +31,7 @@ def test_the_public_names_are_pinned():
     }
     assert shapes == {
         *("User", "Login", "SubIP", "Node", "NewNode", "NodeChanges", "NodeFilter", "Deleted"),
+        *("Operation", "NewOperation", "OperationFilter", "Target"),
         *("Task", "NewTask", "TaskFilter", "Page", "PageWanted", "Attempt"),
     }
     assert {name for name in vars(errors) if name[0].isupper()} == {

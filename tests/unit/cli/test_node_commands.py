@@ -18,6 +18,9 @@ def test_add_sends_what_was_asked(logged_in, edgeplane):
         "enabled": False,
         "subIPs": [{"ip": "192.0.2.8", "enabled": True}, {"ip": "::1", "enabled": True}],
     }
+    assert edgeplane("node", "add", "n", "::1", "--label", "a=1", "--label", "b=").code == 0
+    assert logged_in.requests[-1].json["labels"] == {"a": "1", "b": ""}
+    assert edgeplane("node", "add", "n", "::1", "--label", "a").code == 2
     assert "192.0.2.8 (disabled)" in outcome.out
 
 
@@ -29,6 +32,16 @@ def test_update_sends_only_what_changes(logged_in, edgeplane):
     assert logged_in.requests[-1].json == {"id": 7, "enabled": False, "subIPs": []}
     assert edgeplane("node", "update", "7", "--status", "maintenance").code == 0
     assert logged_in.requests[-1].json == {"id": 7, "status": "maintenance"}
+
+
+def test_set_keeps_the_labels_that_are_not_named(logged_in, edgeplane):
+    """One is put on, one taken off; the others are sent as they are."""
+    logged_in.answer("GET", "/api/v1/nodes/7", {**NODE, "labels": {"a": "1", "b": "2", "c": "3"}})
+    logged_in.answer("POST", "/api/v1/nodes/update", {**NODE, "labels": {"a": "9"}})
+    outcome = edgeplane("node", "set", "7", "--label", "a=9", "--unlabel", "b")
+    assert outcome.code == 0
+    assert logged_in.requests[-1].json == {"id": 7, "labels": {"a": "9", "c": "3"}}
+    assert "a=9" in outcome.out
 
 
 def test_delete_takes_ids_and_names(logged_in, edgeplane):
@@ -59,9 +72,11 @@ def test_a_list_is_a_table(logged_in, edgeplane):
     outcome = edgeplane("node", "list", "--name", "edge", "--enabled", "--page", "1")
     assert logged_in.requests[-1].path == "/api/v1/nodes?page=1&name=edge&enabled=true"
     assert outcome.out.splitlines()[1].split() == [
-        *("7", "edge-1", "192.0.2.7", "9090", "online", "yes"),
+        *("7", "edge-1", "192.0.2.7", "9090", "online", "yes", "-"),
     ]
     assert "--page 2" in outcome.err
+    assert edgeplane("node", "list", "--label", "a=1", "--label", "b=2").code == 0
+    assert logged_in.requests[-1].path == "/api/v1/nodes?label=a%3D1&label=b%3D2"
 
 
 def test_show_is_the_data_with_json(logged_in, edgeplane):

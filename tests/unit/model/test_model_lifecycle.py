@@ -41,6 +41,7 @@ APPLY = {
     Event.RETRY: lambda task: lifecycle.retry(task, LATER),
     Event.SUPERSEDE: lambda task: lifecycle.supersede(task, NEWER, LATER),
     Event.CANCEL: lambda task: lifecycle.cancel(task, LATER),
+    Event.GIVE_UP: lambda task: lifecycle.give_up(task, LATER),
     Event.STOP: lambda task: settle(replace(task, cancel_requested=True), Outcome.BUSY),
 }
 
@@ -77,8 +78,10 @@ def test_the_table_is_the_one_agreed_on():
         ("WAITING", "CANCEL", "CANCELLED"),
         ("RUNNING", "CANCEL", "RUNNING"),
         ("RUNNING", "STOP", "CANCELLED"),
+        ("PENDING", "GIVE_UP", "FAILED"),
+        ("WAITING", "GIVE_UP", "FAILED"),
     }
-    assert len(MOVES) == 16
+    assert len(MOVES) == 18
 
 
 @pytest.mark.parametrize("place", Place)

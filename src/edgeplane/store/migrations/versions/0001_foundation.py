@@ -1,4 +1,4 @@
-"""Users, nodes, mailboxes, tasks, attempts, events, leaders."""
+"""Users, nodes, mailboxes, tasks, attempts, events, leaders, operations."""
 
 from typing import Any
 
@@ -40,6 +40,7 @@ def upgrade() -> None:
     _nodes()
     _tasks()
     _leaders()
+    _operations()
 
 
 def _nodes() -> None:
@@ -73,6 +74,19 @@ def _nodes() -> None:
         **_OPTIONS,
     )
     op.create_table(
+        "node_labels",
+        sa.Column("node_id", Id, nullable=False),
+        sa.Column("name", exact(63), nullable=False),
+        sa.Column("value", exact(63), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["node_id"], ["nodes.id"], name="fk_node_labels_node_id", ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("node_id", "name", name="pk_node_labels"),
+        if_not_exists=True,
+        **_OPTIONS,
+    )
+    add_index("ix_node_labels_name_value_node_id", "node_labels", ["name", "value", "node_id"])
+    op.create_table(
         "node_mailboxes",
         sa.Column("node_id", Id, autoincrement=False, nullable=False),
         sa.Column("next_at", UtcDateTime),
@@ -94,8 +108,9 @@ def _tasks() -> None:
         "agent_tasks",
         sa.Column("id", Id, autoincrement=True, nullable=False),
         sa.Column("node_id", Id, nullable=False),
+        sa.Column("operation_id", Id),
         sa.Column("type", exact(32), nullable=False),
-        sa.Column("payload", PayloadText, nullable=False),
+        sa.Column("payload", PayloadText),
         sa.Column("payload_bytes", sa.Integer(), nullable=False),
         sa.Column("payload_digest", Digest, nullable=False),
         sa.Column("status", exact(16), nullable=False),
@@ -123,6 +138,7 @@ def _tasks() -> None:
         sa.Column("updated_at", UtcDateTime, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_agent_tasks"),
         sa.UniqueConstraint("request_id", name="uq_agent_tasks_request_id"),
+        sa.UniqueConstraint("operation_id", "node_id", name="uq_agent_tasks_operation_id_node_id"),
         sqlite_autoincrement=True,
         if_not_exists=True,
         **_OPTIONS,
@@ -135,6 +151,9 @@ def _tasks() -> None:
         "ix_agent_tasks_node_id_lane_lane_rank_id",
         "agent_tasks",
         ["node_id", "lane", "lane_rank", "id"],
+    )
+    add_index(
+        "ix_agent_tasks_operation_id_status_id", "agent_tasks", ["operation_id", "status", "id"]
     )
     op.create_table(
         "task_attempts",
@@ -180,13 +199,76 @@ def _leaders() -> None:
     )
 
 
+def _operations() -> None:
+    op.create_table(
+        "operations",
+        sa.Column("id", Id, autoincrement=True, nullable=False),
+        sa.Column("request_id", exact(64), nullable=False),
+        sa.Column("request_digest", Digest, nullable=False),
+        sa.Column("type", exact(32), nullable=False),
+        sa.Column("payload", PayloadText, nullable=False),
+        sa.Column("payload_bytes", sa.Integer(), nullable=False),
+        sa.Column("payload_digest", Digest, nullable=False),
+        sa.Column("target", PayloadText, nullable=False),
+        sa.Column("priority", sa.SmallInteger(), nullable=False),
+        sa.Column("timeout_seconds", sa.Integer(), nullable=False),
+        sa.Column("max_attempts", sa.Integer(), nullable=False),
+        sa.Column("deadline_seconds", sa.Integer(), nullable=False),
+        sa.Column("concurrency_limit", exact(16)),
+        sa.Column("failure_limit", exact(16)),
+        sa.Column("max_concurrency", sa.Integer()),
+        sa.Column("max_failures", sa.Integer()),
+        sa.Column("state", exact(16), nullable=False),
+        sa.Column("reason", sa.Text()),
+        sa.Column("unsent", sa.Integer(), nullable=False),
+        sa.Column("skipped", sa.Integer(), nullable=False),
+        sa.Column("pending", sa.Integer(), nullable=False),
+        sa.Column("running", sa.Integer(), nullable=False),
+        sa.Column("waiting", sa.Integer(), nullable=False),
+        sa.Column("unreachable", sa.Integer(), nullable=False),
+        sa.Column("success", sa.Integer(), nullable=False),
+        sa.Column("failed", sa.Integer(), nullable=False),
+        sa.Column("superseded", sa.Integer(), nullable=False),
+        sa.Column("cancelled", sa.Integer(), nullable=False),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("waking", Id),
+        sa.Column("retrying", Id),
+        sa.Column("next_at", UtcDateTime),
+        sa.Column("owner", exact(64)),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("work_seq", sa.BigInteger(), nullable=False),
+        sa.Column("created_by", exact(64)),
+        sa.Column("created_at", UtcDateTime, nullable=False),
+        sa.Column("finished_at", UtcDateTime),
+        sa.Column("updated_at", UtcDateTime, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_operations"),
+        sa.UniqueConstraint("request_id", name="uq_operations_request_id"),
+        sqlite_autoincrement=True,
+        if_not_exists=True,
+        **_OPTIONS,
+    )
+    add_index("ix_operations_state_id", "operations", ["state", "id"])
+    add_index("ix_operations_next_at_id", "operations", ["next_at", "id"])
+    op.create_table(
+        "operation_targets",
+        sa.Column("operation_id", Id, nullable=False),
+        sa.Column("node_id", Id, nullable=False),
+        sa.PrimaryKeyConstraint("operation_id", "node_id", name="pk_operation_targets"),
+        if_not_exists=True,
+        **_OPTIONS,
+    )
+
+
 def downgrade() -> None:
     for table in (
         "events",
         "leaders",
+        "operation_targets",
+        "operations",
         "task_attempts",
         "agent_tasks",
         "node_mailboxes",
+        "node_labels",
         "node_sub_ips",
         "nodes",
         "users",
