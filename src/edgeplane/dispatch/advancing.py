@@ -8,7 +8,7 @@ from edgeplane.dispatch.work import Delivery, Moves, Reach, Request, Rules, Turn
 from edgeplane.model import lanes, lifecycle
 from edgeplane.model.nodes import Node, NodeStatus
 from edgeplane.model.tasks import Outcome, Report, Task, TaskStatus
-from edgeplane.store import attempts, mailboxes, nodes, open_tasks, operations, tasks
+from edgeplane.store import attempts, mailboxes, nodes, open_tasks, operations, task_moves, tasks
 from edgeplane.store.mailboxes import Mailbox
 from edgeplane.store.open_tasks import Queue
 from edgeplane.store.workers import Tx
@@ -193,7 +193,7 @@ class Advance:
         back = [n for n, what in seen.items() if what.probe is None]
         away = [n for n, what in seen.items() if what.probe is not None]
         returned = [n for n in back if looked_at[n].unreachable_since is not None]
-        tasks.pull_forward(self._tx, returned)
+        task_moves.pull_forward(self._tx, returned)
         mailboxes.note_reach(self._tx, returned, reached=True)
         gone = [n for n in away if looked_at[n].unreachable_since is None]
         mailboxes.note_reach(self._tx, gone, reached=False)
@@ -210,9 +210,11 @@ class Advance:
         for before, after in self._moves.tasks:
             first.setdefault(before.id, before)
             last[after.id] = after
-        tasks.write_moved(self._tx, [(first[task_id], last[task_id]) for task_id in sorted(first)])
+        task_moves.write_moved(
+            self._tx, [(first[task_id], last[task_id]) for task_id in sorted(first)]
+        )
         attempts.add(self._tx, self._moves.attempts)
-        tasks.write_begun(self._tx, self._begun)
+        task_moves.write_begun(self._tx, self._begun)
         self._turn.moved += self._moves.tasks
         self._turn.rescued = self._moves.lost
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from edgeplane.dispatch.work import Moves, Reach, Request, Result, Rules, Turn
 from edgeplane.model import lifecycle
 from edgeplane.model.tasks import Outcome, Report, Task, TaskStatus
-from edgeplane.store import attempts, tasks
+from edgeplane.store import attempts, task_moves
 from edgeplane.store.mailboxes import Mailbox
 from edgeplane.store.workers import Tx
 
@@ -22,7 +22,7 @@ def settle(
     reach: dict[int, Reach] = {}
     if not request.results:
         return reach
-    fresh = tasks.still_running(tx, [result.fence for result in request.results])
+    fresh = task_moves.still_running(tx, [result.fence for result in request.results])
     moves = Moves()
     for result in request.results:
         cancelled = fresh.pop(result.fence, None)  # the same result twice is late once
@@ -59,6 +59,6 @@ def _note_reach(reach: dict[int, Reach], result: Result, after: Task) -> None:
 def _write(tx: Tx, moves: Moves) -> None:
     succeeded = [after for _, after in moves.tasks if after.status is TaskStatus.SUCCESS]
     others = [move for move in moves.tasks if move[1].status is not TaskStatus.SUCCESS]
-    tasks.write_succeeded(tx, succeeded)
-    tasks.write_moved(tx, others)
+    task_moves.write_succeeded(tx, succeeded)
+    task_moves.write_moved(tx, others)
     attempts.add(tx, moves.attempts)

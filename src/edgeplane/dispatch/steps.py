@@ -18,7 +18,7 @@ from edgeplane.model.progress import Progress, Standing
 from edgeplane.model.tasks import NewTask, Task
 from edgeplane.observe.crashpoints import crash_point
 from edgeplane.services.tasks import generations, is_outdated
-from edgeplane.store import mailboxes, nodes, operation_steps, operations, tasks
+from edgeplane.store import mailboxes, nodes, operation_steps, operations, task_moves, tasks
 from edgeplane.store.workers import Tx
 
 
@@ -178,7 +178,7 @@ def _take_back(tx: Tx, seen: Progress, most: int) -> _Did:
 
 def _write(tx: Tx, moves: Sequence[tuple[Task, Task]]) -> None:
     """Write moves of tasks whose mailboxes are held: all of them stand where they were read."""
-    if tasks.write_moved(tx, moves) != len(moves):
+    if task_moves.write_moved(tx, moves) != len(moves):
         raise Overtaken
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from edgeplane.model.errors import NotFound, WrongState
 from edgeplane.model.nodes import NewNode, Node, NodeStatus, SubIP
-from edgeplane.store import mailboxes, nodes, tasks
+from edgeplane.store import mailboxes, nodes, task_moves, tasks
 from edgeplane.store.database import Database
 from edgeplane.store.workers import Tx
 
@@ -72,7 +72,7 @@ def _update(tx: Tx, node_id: int, change: NodeChange) -> Node:
     nodes.change(tx, node_id, new)
     if (new.main_ip, new.agent_port, new.sub_ips) != (old.main_ip, old.agent_port, old.sub_ips):
         # Whoever was not reached was looked for somewhere else.
-        tasks.pull_forward(tx, [node_id])
+        task_moves.pull_forward(tx, [node_id])
         mailboxes.note_reach(tx, [node_id], reached=True)
     mailboxes.mark_work(tx, [node_id])
     return _there(tx, node_id)

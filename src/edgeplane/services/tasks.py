@@ -7,7 +7,7 @@ from edgeplane.model.errors import AlreadyExists, DomainError, NotFound, WrongSt
 from edgeplane.model.nodes import Node
 from edgeplane.model.tasks import NewTask, Task, TaskKind
 from edgeplane.observe.crashpoints import crash_point
-from edgeplane.store import mailboxes, nodes, operations, tasks
+from edgeplane.store import mailboxes, nodes, operations, task_moves, tasks
 from edgeplane.store.database import Database
 from edgeplane.store.mailboxes import Mailbox
 from edgeplane.store.workers import Tx
@@ -124,7 +124,7 @@ def _held(tx: Tx, task_id: int) -> tuple[Task, Mailbox | None]:
 
 def _write(tx: Tx, before: Task, after: Task) -> None:
     """Write what a person moved, and have the node looked at."""
-    if tasks.write_moved(tx, [(before, after)]) != 1:
+    if task_moves.write_moved(tx, [(before, after)]) != 1:
         if tasks.get(tx, before.id) is None:
             raise NotFound(f"task {before.id} not found")
         raise WrongState(f"task {before.id} was moved just now: look again")

@@ -114,6 +114,11 @@ def written(value: datetime) -> str:
     return _write_time(value)
 
 
+def named(columns: Iterable[str]) -> dict[str, Any]:
+    """Name a parameter for each column; its own name would clash with SQLAlchemy's."""
+    return {column: bindparam(f"v_{column}") for column in columns}
+
+
 def moment(value: Any) -> datetime | None:
     """Read a time as the driver gives it."""
     return None if value is None else _read_time(value)

@@ -8,15 +8,12 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Select,
-    Update,
     and_,
     bindparam,
     case,
     func,
     null,
-    or_,
     select,
-    update,
 )
 from sqlalchemy.dialects.mysql import insert as mysql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
@@ -32,7 +29,7 @@ from edgeplane.model.tasks import (
     rank_of,
 )
 from edgeplane.store import events
-from edgeplane.store.prepared import Items, Prepared, moment
+from edgeplane.store.prepared import Prepared, moment, named
 from edgeplane.store.rows import agent_tasks, operations, task_attempts
 from edgeplane.store.workers import Tx
 
@@ -118,14 +115,14 @@ _INSERT = {
     "sqlite": Prepared(
         lambda _: (
             sqlite_insert(agent_tasks)
-            .values(_named(_NEW))
+            .values(named(_NEW))
             .on_conflict_do_nothing(index_elements=["request_id"])
         )
     ),
     "mysql": Prepared(
         lambda _: (
             mysql_insert(agent_tasks)
-            .values(_named(_NEW))
+            .values(named(_NEW))
             .on_duplicate_key_update(request_id=_T.request_id)
         )
     ),
@@ -141,11 +138,6 @@ _IDS = Prepared(
     )
 )
 _GET = Prepared(lambda _: with_result(PAYLOAD).where(_T.id == bindparam("task")))
-_FENCES = Prepared(
-    lambda items: select(_T.id, _T.status, _T.attempts, _T.cancel_requested).where(
-        _T.id.in_(items.named("tasks"))
-    )
-)
 _MANY = Prepared(
     lambda items: (
         select(*FIELDS, null(), null()).where(_T.id.in_(items.named("tasks"))).order_by(_T.id)
@@ -206,16 +198,6 @@ def many(tx: Tx, task_ids: Iterable[int]) -> list[Task]:
     return [task_of(row) for row in _MANY.rows(tx, tasks=wanted)] if wanted else []
 
 
-def still_running(tx: Tx, fences: Sequence[tuple[int, int]]) -> dict[tuple[int, int], bool]:
-    """Return those of these tasks (id, attempt) that still run under that very attempt.
-
-    With each: whether it has been cancelled since.
-    """
-    rows = _FENCES.rows(tx, tasks=sorted({task_id for task_id, _ in fences}))
-    running = {(row[0], row[2]): bool(row[3]) for row in rows if row[1] == TaskStatus.RUNNING.value}
-    return {fence: running[fence] for fence in fences if fence in running}
-
-
 def payloads(tx: Tx, asked: Sequence[Task]) -> dict[int, str]:
     """Return payloads by task id; that of an operation is read once."""
     shared = {task.operation_id for task in asked if task.operation_id is not None}
@@ -231,149 +213,6 @@ def payloads(tx: Tx, asked: Sequence[Task]) -> dict[int, str]:
 def has_open(tx: Tx, node_id: int) -> bool:
     """Whether a node has a task that is not final."""
     return bool(_HAS_OPEN.rows(tx, {"node": node_id}))
-
-
-_BEGUN = Prepared(
-    lambda items: (
-        update(agent_tasks)
-        .where(
-            _T.id.in_(items.named("tasks")),
-            or_(_T.status == TaskStatus.PENDING.value, _T.status == TaskStatus.FAILED.value),
-        )
-        .values(
-            status=TaskStatus.RUNNING.value,
-            attempts=_T.attempts + 1,
-            next_retry_at=None,
-            started_at=bindparam("now"),
-            updated_at=bindparam("now"),
-        )
-    )
-)
-_SUCCEEDED = Prepared(
-    lambda items: (
-        update(agent_tasks)
-        .where(_T.id.in_(items.named("tasks")), _T.status == TaskStatus.RUNNING.value)
-        .values(
-            status=TaskStatus.SUCCESS.value,
-            lane=None,
-            outcome=Outcome.SUCCEEDED.value,
-            last_error=None,
-            counted_attempts=_T.counted_attempts + 1,
-            finished_at=bindparam("now"),
-            updated_at=bindparam("now"),
-        )
-    )
-)
-_MOVABLE = (
-    "status",
-    "lane",
-    "outcome",
-    "last_error",
-    "attempts",
-    "counted_attempts",
-    "run",
-    "deadline_at",
-    "next_retry_at",
-    "started_at",
-    "finished_at",
-    "updated_at",
-    "superseded_by",
-    "cancel_requested",
-)
-
-
-def _move(_: Items) -> Update:
-    return (
-        update(agent_tasks)
-        .where(
-            _T.id == bindparam("row_id"),
-            _T.attempts == bindparam("believed_attempts"),
-            _T.status == bindparam("believed_status"),
-        )
-        .values(_named(_MOVABLE))
-    )
-
-
-_MOVED = Prepared(_move)
-_WAITING_FOR_NODE = Prepared(
-    lambda items: (
-        update(agent_tasks)
-        .where(
-            _T.node_id.in_(items.named("nodes")),
-            _T.lane.is_not(None),
-            _T.status == TaskStatus.FAILED.value,
-            _T.outcome == Outcome.UNREACHABLE.value,
-        )
-        .values(next_retry_at=bindparam("due"), updated_at=bindparam("now"))
-    )
-)
-
-
-def write_begun(tx: Tx, tasks: Sequence[Task]) -> None:
-    """Write that attempts began (tasks as they are now): the rows are held by their mailboxes."""
-    if tasks:
-        count = _BEGUN.change(tx, {"now": tx.now}, tasks=[task.id for task in tasks])
-        _tell(tx, [(EventType.BEGUN.value, task) for task in tasks], count - len(tasks))
-
-
-def write_succeeded(tx: Tx, tasks: Sequence[Task]) -> None:
-    """Write many successes (tasks as they are now) in one statement."""
-    if tasks:
-        count = _SUCCEEDED.change(tx, {"now": tx.now}, tasks=[task.id for task in tasks])
-        _tell(tx, [(EventType.SUCCEEDED.value, task) for task in tasks], count - len(tasks))
-
-
-def write_moved(tx: Tx, moves: Sequence[tuple[Task, Task]]) -> int:
-    """Write tasks moved by the rules, each only if it still stands where it was read.
-
-    Args:
-        tx: the transaction.
-        moves: pairs of a task as it was read and as it must be.
-
-    Returns:
-        How many rows were as believed; the others were left alone.
-
-    """
-    if not moves:
-        return 0
-    count = _MOVED.change_many(
-        tx,
-        [
-            {
-                "row_id": before.id,
-                "believed_attempts": before.attempts,
-                "believed_status": before.status.value,
-                **_moved_values(after),
-            }
-            for before, after in moves
-        ],
-    )
-    _tell(tx, events.told(moves), count - len(moves))
-    return count
-
-
-def _tell(tx: Tx, told: Sequence[events.Told], short: int) -> None:
-    """Append the events of what was written; where not all was, of what stands as written."""
-    if short:
-        rows = _FENCES.rows(tx, tasks=sorted(task.id for _, task in told)) if told else []
-        standing = {(row[0], row[1], row[2]) for row in rows}
-        told = [each for each in told if _stands(each[1]) in standing]
-    events.append(tx, told)
-
-
-def _stands(task: Task) -> tuple[int, str, int]:
-    return task.id, task.status.value, task.attempts
-
-
-def pull_forward(tx: Tx, node_ids: Sequence[int]) -> None:
-    """Make due now what only waited because its node could not be reached."""
-    if node_ids:
-        _WAITING_FOR_NODE.change(tx, {"due": tx.now, "now": tx.now}, nodes=node_ids)
-
-
-def _named(columns: Iterable[str]) -> dict[str, Any]:
-    """Name a parameter for each column; its own name would clash with SQLAlchemy's."""
-    return {column: bindparam(f"v_{column}") for column in columns}
 
 
 def _upserts(tx: Tx) -> str:
@@ -440,25 +279,6 @@ def _fresh(task: NewTask, task_id: int, generation: int | None, tx: Tx) -> Task:
         finished_at=None,
         updated_at=tx.now,
     )
-
-
-def _moved_values(task: Task) -> dict[str, Any]:
-    return {
-        "v_status": task.status.value,
-        "v_lane": None if task.final else lane_of(task.kind).value,
-        "v_outcome": task.outcome.value if task.outcome else None,
-        "v_last_error": task.last_error,
-        "v_attempts": task.attempts,
-        "v_counted_attempts": task.counted_attempts,
-        "v_run": task.run,
-        "v_deadline_at": task.deadline_at,
-        "v_next_retry_at": task.next_retry_at,
-        "v_started_at": task.started_at,
-        "v_finished_at": task.finished_at,
-        "v_updated_at": task.updated_at,
-        "v_superseded_by": task.superseded_by,
-        "v_cancel_requested": task.cancel_requested,
-    }
 
 
 def task_of(row: Sequence[Any]) -> Task:

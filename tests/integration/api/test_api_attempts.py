@@ -6,7 +6,7 @@ import pytest
 
 from edgeplane.model.lifecycle import begin
 from edgeplane.model.tasks import Attempt, Outcome
-from edgeplane.store import attempts, mailboxes, tasks
+from edgeplane.store import attempts, mailboxes, task_moves
 from edgeplane.store.mailboxes import Lease
 from kit.factories import NOW
 
@@ -66,7 +66,7 @@ async def put_out(house, task, number):
 
     def write(tx):
         mailboxes.claim_due(tx, 10, Lease(owner="an-owner", seconds=10))
-        tasks.write_begun(tx, [begin(task, tx.now)])
+        task_moves.write_begun(tx, [begin(task, tx.now)])
 
     await house.move(task, attempts=number - 1)
     await house.database.write(write)

@@ -8,7 +8,7 @@ from edgeplane.api import events as route
 from edgeplane.model.lifecycle import begin
 from edgeplane.model.users import Role
 from edgeplane.services import feed
-from edgeplane.store import events, tasks, users
+from edgeplane.store import events, task_moves, users
 from kit.streams import following
 
 
@@ -25,7 +25,7 @@ def follow(either_house):
 
 async def started(house, task):
     """Begin a task's attempt."""
-    await house.database.write(lambda tx: tasks.write_begun(tx, [begin(task, tx.now)]))
+    await house.database.write(lambda tx: task_moves.write_begun(tx, [begin(task, tx.now)]))
 
 
 async def test_an_event_says_where_the_task_stands(either_house, follow):

@@ -11,7 +11,7 @@ from edgeplane.model.retry import RetryPolicy
 from edgeplane.model.tasks import Outcome, Report, TaskStatus
 from edgeplane.services import tasks as rule
 from edgeplane.services.feed import Feed, Wanted
-from edgeplane.store import events, tasks
+from edgeplane.store import events, task_moves
 from edgeplane.store.database import make_engine
 from edgeplane.store.workers import Tx
 from kit.factories import NOW, a_task, add_nodes, add_tasks, new_task
@@ -38,7 +38,7 @@ async def told(database):
 def begin(tx, task):
     """Begin a task's attempt; return the task."""
     begun = lifecycle.begin(task, tx.now)
-    tasks.write_begun(tx, [begun])
+    task_moves.write_begun(tx, [begun])
     return begun
 
 
@@ -47,9 +47,9 @@ def settle(tx, running, outcome):
     report = Report(outcome=outcome, message="words")
     after = lifecycle.settle(running, report, tx.now, RetryPolicy(), Random(1))
     if after.status is TaskStatus.SUCCESS:
-        tasks.write_succeeded(tx, [after])
+        task_moves.write_succeeded(tx, [after])
     else:
-        tasks.write_moved(tx, [(running, after)])
+        task_moves.write_moved(tx, [(running, after)])
     return after
 
 
@@ -60,10 +60,10 @@ async def test_each_move_is_told(database, created):
         task = settle(tx, begin(tx, created), Outcome.UNANSWERED)
         running = begin(tx, task)
         task = lifecycle.rescue(running, tx.now)
-        tasks.write_moved(tx, [(running, task)])
+        task_moves.write_moved(tx, [(running, task)])
         failed = settle(tx, begin(tx, task), Outcome.FAILED)
         task = lifecycle.retry(failed, tx.now)
-        tasks.write_moved(tx, [(failed, task)])
+        task_moves.write_moved(tx, [(failed, task)])
         settle(tx, begin(tx, task), Outcome.SUCCEEDED)
 
     await database.write(live)
@@ -84,7 +84,7 @@ async def test_each_move_is_told(database, created):
 async def test_a_deadline_that_passed_is_told(database, created):
     """As what it is, not as a failure of the agent's."""
     expired = lifecycle.expire(created, created.deadline_at)
-    await database.write(lambda tx: tasks.write_moved(tx, [(created, expired)]))
+    await database.write(lambda tx: task_moves.write_moved(tx, [(created, expired)]))
     assert (await told(database))[-1] == ("expired", "failed", 0)
 
 
@@ -94,7 +94,7 @@ async def test_a_time_that_is_put_off_is_no_event(database, created):
     def wait(tx):
         task = settle(tx, begin(tx, created), Outcome.UNANSWERED)
         later = replace(task, next_retry_at=tx.now + timedelta(seconds=99))
-        assert tasks.write_moved(tx, [(task, later)]) == 1
+        assert task_moves.write_moved(tx, [(task, later)]) == 1
 
     await database.write(wait)
     assert [kind for kind, _, _ in await told(database)] == ["created", "begun", "waiting"]
@@ -107,7 +107,7 @@ async def test_a_move_that_was_late_is_not_told(database, created):
     def move(tx):
         other = add_tasks(tx, [new_task(created.node_id)])[0]
         moves = [(each, lifecycle.expire(each, tx.now)) for each in (late, other)]
-        assert tasks.write_moved(tx, moves) == 1
+        assert task_moves.write_moved(tx, moves) == 1
         return other.id
 
     other = await database.write(move)

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import update
 
 from edgeplane.model.tasks import TaskKind, TaskStatus
-from edgeplane.store import open_tasks, tasks
+from edgeplane.store import open_tasks, task_moves
 from edgeplane.store.rows import agent_tasks
 from kit.factories import add_nodes, add_tasks, new_task
 
@@ -47,8 +47,8 @@ async def test_each_node_has_its_own_oldest_first(database, node_ids):
     def store(tx):
         made = {node_id: fill(tx, node_id, number % 5) for number, node_id in enumerate(node_ids)}
         ended = [queue[0] for queue in made.values() if queue]
-        tasks.write_begun(tx, ended)
-        tasks.write_succeeded(tx, ended)
+        task_moves.write_begun(tx, ended)
+        task_moves.write_succeeded(tx, ended)
         return {node_id: queue[1:] for node_id, queue in made.items()}
 
     wanted = await database.write(store)
@@ -94,7 +94,7 @@ async def test_what_runs_behind_a_deep_queue_is_seen(database, node_ids):
 
     def store(tx):
         queue = fill(tx, deep, 600)
-        tasks.write_begun(tx, queue[-3:])
+        task_moves.write_begun(tx, queue[-3:])
         return queue
 
     queue = await database.write(store)
@@ -114,7 +114,7 @@ async def test_what_waits_does_not_hide_what_is_due_or_over(database, node_ids):
         (over,) = add_tasks(tx, [new_task(deep, deadline_seconds=1)])
         back = tx.now + timedelta(hours=1)
         moves = [(t, replace(t, status=TaskStatus.FAILED, next_retry_at=back)) for t in waiting]
-        tasks.write_moved(tx, moves)
+        task_moves.write_moved(tx, moves)
         return waiting, config, due, over
 
     waiting, config, due, over = await database.write(store)

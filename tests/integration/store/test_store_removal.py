@@ -12,7 +12,7 @@ from sqlalchemy import func, select, update
 from edgeplane.model.errors import NotFound, WrongState
 from edgeplane.model.tasks import Attempt, Outcome, TaskKind, TaskStatus
 from edgeplane.services import tasks as rules
-from edgeplane.store import attempts, leaders, removal, tasks
+from edgeplane.store import attempts, leaders, removal, task_moves, tasks
 from edgeplane.store.database import Database
 from edgeplane.store.removal import Walk
 from edgeplane.store.rows import agent_tasks, task_attempts
@@ -141,7 +141,7 @@ async def test_a_retry_that_meets_a_removal_finds_nothing(database, monkeypatch,
 async def test_a_retry_whose_task_goes_as_it_writes_finds_nothing(database, monkeypatch):
     """One that was only moved is told so instead."""
     (task_id,) = await database.write(lambda tx: over(tx, status="failed"))
-    write = tasks.write_moved
+    write = task_moves.write_moved
 
     def late(tx, moves):
         removal.remove(tx, walk(tx, TaskStatus.FAILED), [task_id])

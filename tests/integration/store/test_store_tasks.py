@@ -24,7 +24,7 @@ from edgeplane.model.tasks import (
     bounded_text,
 )
 from edgeplane.services.tasks import create_many
-from edgeplane.store import attempts, tasks
+from edgeplane.store import attempts, task_moves, tasks
 from edgeplane.store.database import Database
 from edgeplane.store.rows import agent_tasks, node_mailboxes
 from kit.factories import add_nodes, add_tasks, new_task, stored
@@ -42,7 +42,7 @@ async def running(database, node_id):
 
     def begin(tx):
         (task,) = add_tasks(tx, [new_task(node_id)])
-        tasks.write_begun(tx, [task])
+        task_moves.write_begun(tx, [task])
         return stored(tx, task.id)
 
     return await database.write(begin)
@@ -109,7 +109,7 @@ async def test_the_same_request_is_the_same_task(database, node_id):
     """Whatever became of it."""
     asked = given_id(node_id, payload='{"a":1}')
     (first,) = await database.create(lambda tx: create_many(tx, [asked]))
-    await database.write(lambda tx: tasks.write_begun(tx, [first]))
+    await database.write(lambda tx: task_moves.write_begun(tx, [first]))
     (again,) = await database.create(lambda tx: create_many(tx, [asked]))
     assert (again.id, again.status) == (first.id, TaskStatus.RUNNING)
     assert await rows(database) == 1
@@ -221,7 +221,7 @@ async def test_an_error_at_its_bound_is_kept_whole(database, running, text):
 
     def write(tx):
         attempts.add(tx, [attempt(running, Outcome.FAILED, text)])
-        assert tasks.write_moved(tx, [(running, failed)]) == 1
+        assert task_moves.write_moved(tx, [(running, failed)]) == 1
         return stored(tx, running.id).last_error, attempts.of_task(tx, running.id)[0].message
 
     assert await database.write(write) == (text, text)
@@ -232,7 +232,7 @@ async def test_a_hostile_error_is_stored_as_it_was_bounded(database, running):
     text = "a\x00b\ud800" + "😀" * 2000
     report = Report(outcome=Outcome.FAILED, message=text)
     failed = lifecycle.settle(running, report, running.updated_at, RetryPolicy(), Random(1))
-    await database.write(lambda tx: tasks.write_moved(tx, [(running, failed)]))
+    await database.write(lambda tx: task_moves.write_moved(tx, [(running, failed)]))
     found = await database.read(lambda tx: stored(tx, running.id))
     assert found.last_error == bounded_text(text)
 
@@ -257,7 +257,7 @@ async def test_a_moved_task_is_read_back_as_it_was_moved(database, running):
     retried = lifecycle.retry(moved, now + timedelta(seconds=1))
     for before, after in ((running, moved), (moved, retried)):
         written = await database.write(
-            lambda tx, move=(before, after): tasks.write_moved(tx, [move])
+            lambda tx, move=(before, after): task_moves.write_moved(tx, [move])
         )
         assert written == 1
         assert await database.read(lambda tx: stored(tx, running.id)) == after
@@ -270,7 +270,7 @@ async def test_a_stale_belief_touches_nothing(database, running, stale):
     after = lifecycle.settle(running, report, running.updated_at, RetryPolicy(), Random(1))
     believed = replace(running, **stale)
     move = (believed, replace(after, id=believed.id))
-    assert await database.write(lambda tx: tasks.write_moved(tx, [move])) == 0
+    assert await database.write(lambda tx: task_moves.write_moved(tx, [move])) == 0
     assert await database.read(lambda tx: stored(tx, running.id)) == running
 
 
@@ -279,31 +279,31 @@ async def test_only_what_was_as_believed_is_counted(database, node_id):
 
     def begin(tx):
         made = add_tasks(tx, [new_task(node_id) for _ in range(2)])
-        tasks.write_begun(tx, made)
+        task_moves.write_begun(tx, made)
         return [stored(tx, task.id) for task in made]
 
     first, second = await database.write(begin)
     gone = [lifecycle.rescue(task, task.updated_at) for task in (first, second)]
     moves = [(first, gone[0]), (replace(second, attempts=9), gone[1])]
-    assert await database.write(lambda tx: tasks.write_moved(tx, moves)) == 1
+    assert await database.write(lambda tx: task_moves.write_moved(tx, moves)) == 1
 
 
 async def test_the_same_move_written_twice_counts_as_late(database, running):
     """Also where the row would not change by it a second time."""
     moved = lifecycle.rescue(running, running.updated_at)
     for expected in (1, 0):
-        written = await database.write(lambda tx: tasks.write_moved(tx, [(running, moved)]))
+        written = await database.write(lambda tx: task_moves.write_moved(tx, [(running, moved)]))
         assert written == expected
 
 
 async def test_a_settle_is_for_the_attempt_that_runs(database, running):
     """Another number, another task, or one that has ended, is late."""
     fences = [(running.id, 1), (running.id, 2), (running.id, 0), (10**9, 1)]
-    assert await database.read(lambda tx: tasks.still_running(tx, fences)) == {
+    assert await database.read(lambda tx: task_moves.still_running(tx, fences)) == {
         (running.id, 1): False
     }
-    await database.write(lambda tx: tasks.write_succeeded(tx, [running]))
-    assert await database.read(lambda tx: tasks.still_running(tx, fences)) == {}
+    await database.write(lambda tx: task_moves.write_succeeded(tx, [running]))
+    assert await database.read(lambda tx: task_moves.still_running(tx, fences)) == {}
 
 
 async def test_the_old_owner_settles_after_the_rescue(database, running):
@@ -311,8 +311,8 @@ async def test_the_old_owner_settles_after_the_rescue(database, running):
 
     def rescue_then_settle(tx):
         rescued = lifecycle.rescue(running, tx.now)
-        assert tasks.write_moved(tx, [(running, rescued)]) == 1
-        tasks.write_succeeded(tx, [running])
+        assert task_moves.write_moved(tx, [(running, rescued)]) == 1
+        task_moves.write_succeeded(tx, [running])
         return stored(tx, running.id).status
 
     assert await database.write(rescue_then_settle) is TaskStatus.PENDING
@@ -322,8 +322,8 @@ async def test_the_rescue_comes_after_the_old_owner_settled(database, running):
     """It changes nothing: the success stays."""
 
     def settle_then_rescue(tx):
-        tasks.write_succeeded(tx, [running])
-        assert tasks.write_moved(tx, [(running, lifecycle.rescue(running, tx.now))]) == 0
+        task_moves.write_succeeded(tx, [running])
+        assert task_moves.write_moved(tx, [(running, lifecycle.rescue(running, tx.now))]) == 0
         return stored(tx, running.id).status
 
     assert await database.write(settle_then_rescue) is TaskStatus.SUCCESS
@@ -335,7 +335,7 @@ async def test_a_result_is_shown_of_a_success_only(database, running):
     def fail_then_succeed(tx):
         attempts.add(tx, [attempt(running, Outcome.SUCCEEDED, "done")])
         before = stored(tx, running.id).result
-        tasks.write_succeeded(tx, [running])
+        task_moves.write_succeeded(tx, [running])
         return before, stored(tx, running.id)
 
     before, done = await database.write(fail_then_succeed)
@@ -349,10 +349,10 @@ async def test_a_task_that_ended_has_left_its_lane(database, node_id, running):
     assert await database.read(lambda tx: tasks.has_open(tx, node_id))
     report = Report(outcome=Outcome.FAILED, message="no")
     failed = lifecycle.settle(running, report, running.updated_at, RetryPolicy(), Random(1))
-    await database.write(lambda tx: tasks.write_moved(tx, [(running, failed)]))
+    await database.write(lambda tx: task_moves.write_moved(tx, [(running, failed)]))
     assert not await database.read(lambda tx: tasks.has_open(tx, node_id))
     retried = lifecycle.retry(failed, failed.updated_at)
-    await database.write(lambda tx: tasks.write_moved(tx, [(failed, retried)]))
+    await database.write(lambda tx: task_moves.write_moved(tx, [(failed, retried)]))
     assert await database.read(lambda tx: tasks.has_open(tx, node_id))
 
 
