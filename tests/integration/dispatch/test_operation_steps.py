@@ -1,5 +1,7 @@
 """Operations, step by step and turn by turn: sent, held, stopped, taken back, tried again."""
 
+from datetime import timedelta
+
 import pytest
 from sqlalchemy import select
 
@@ -15,8 +17,8 @@ from edgeplane.services import nodes as node_rule
 from edgeplane.services import operations as rule
 from edgeplane.services import tasks as task_rule
 from edgeplane.services.nodes import NodeChange
-from edgeplane.store import mailboxes, operations, tasks
-from edgeplane.store.rows import node_mailboxes, operation_targets
+from edgeplane.store import mailboxes, operations, removal, tasks
+from edgeplane.store.rows import agent_tasks, node_mailboxes, operation_targets
 from kit.engines import Turner, came_back
 from kit.factories import add_nodes
 from kit.operations import Stepper, new_operation
@@ -414,3 +416,53 @@ async def test_a_fan_out_wakes_its_nodes(stepper, fleet):
     await stepper.all()
     after = await stepper.database.write(lambda tx: mailboxes.lock(tx, ids))
     assert all(after[n].work_seq == before[n].work_seq + 1 for n in ids)
+
+
+async def test_an_outdated_config_is_not_tried_again(stepper, turner, fleet, ended, ask):
+    """Its node has been asked for a newer one since: it stays failed, and the operation ends."""
+    first, _ = await fleet(2)
+    operation_id = await stepper.ask(kind=TaskKind.APPLY_CONFIG, payload="{}")
+    await stepper.all()
+    await ended(await turner.take(), Outcome.FAILED)
+    await ask(first, TaskKind.APPLY_CONFIG)
+    await ended(await turner.take())
+    await rule.retry_failed(stepper.database, operation_id)
+    await stepper.all()
+    await ended(await turner.take())
+    found = await stepper.look(operation_id)
+    assert (found.state, found.counts[S.FAILED], found.counts[S.SUCCESS]) == ("done", 1, 1)
+
+
+async def test_a_newer_config_takes_the_place_of_an_operations(stepper, turner, fleet, ask):
+    """Also of one that is paused; it is counted, and no failure."""
+    (node,) = await fleet(1)
+    operation_id = await stepper.ask(kind=TaskKind.APPLY_CONFIG, payload="{}")
+    await stepper.all()
+    await rule.pause(stepper.database, operation_id)
+    (newer,) = await ask(node, TaskKind.APPLY_CONFIG)
+    turn = await turner.take()
+    assert [delivery.task.id for delivery in turn.begun] == [newer.id]
+    found = await stepper.look(operation_id)
+    assert (found.state, found.counts[S.SUPERSEDED], found.failures) == ("done", 1, 0)
+
+
+async def test_an_operation_is_removed_when_its_tasks_are(stepper, turner, fleet, ended):
+    """Not before: they share its payload. One that has not ended stays."""
+    await fleet(2)
+    operation_id = await stepper.ask()
+    await stepper.all()
+    await ended(await turner.take())
+    other = await stepper.ask()
+    database = stepper.database
+    (now,) = {(await stepper.look(operation_id)).finished_at}
+    assert now is not None
+    later = now + timedelta(days=1)
+
+    async def prune():
+        return await database.write(lambda tx: removal.prune_operations(tx, later, 10))
+
+    assert await prune() == 0
+    of = agent_tasks.c.operation_id == operation_id
+    await database.write(lambda tx: tx.conn.execute(agent_tasks.delete().where(of)))
+    assert await prune() == 1
+    assert (await stepper.look(other)).state is OperationState.RUNNING

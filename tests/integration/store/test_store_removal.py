@@ -12,7 +12,7 @@ from sqlalchemy import func, select, update
 from edgeplane.model.errors import NotFound, WrongState
 from edgeplane.model.tasks import Attempt, Outcome, TaskKind, TaskStatus
 from edgeplane.services import tasks as rules
-from edgeplane.store import attempts, leaders, removal, task_moves, tasks
+from edgeplane.store import attempts, leaders, removal, task_moves
 from edgeplane.store.database import Database
 from edgeplane.store.removal import Walk
 from edgeplane.store.rows import agent_tasks, task_attempts
@@ -147,10 +147,10 @@ async def test_a_retry_whose_task_goes_as_it_writes_finds_nothing(database, monk
         removal.remove(tx, walk(tx, TaskStatus.FAILED), [task_id])
         return write(tx, moves)
 
-    monkeypatch.setattr(tasks, "write_moved", lambda tx, moves: 0)
+    monkeypatch.setattr(task_moves, "write_moved", lambda tx, moves: 0)
     with pytest.raises(WrongState, match="moved just now"):
         await rules.retry(database, task_id)
-    monkeypatch.setattr(tasks, "write_moved", late)
+    monkeypatch.setattr(task_moves, "write_moved", late)
     with pytest.raises(NotFound):
         await rules.retry(database, task_id)
 
