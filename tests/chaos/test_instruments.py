@@ -54,16 +54,17 @@ def test_only_an_owned_mailbox_is_a_lease(real):
     boxes = {
         1: ("'me'", now.format(5), -5.0),
         2: ("'me'", now.format(-4), 4.0),
-        3: ("NULL", now.format(-3), 3.0),  # a control plane's start gives back what it held before
+        3: ("NULL", now.format(-50), 0.0),  # a control plane's start gives back what it held before
         4: ("NULL", now.format(60), None),
         5: ("NULL", now.format(9), None),
         6: ("NULL", "NULL", None),
         7: ("'me'", "NULL", None),
+        9: ("NULL", now.format(-120), 30.0),
     }
     for node_id, (owner, due, _) in boxes.items():
         execute(f"{_NODE} ({node_id}, {owner}, {due}, 1, 1, 0)")
-    for task_id in range(1, 10):
-        status = "pending" if task_id == 9 else "running"  # and node 8 has no mailbox
+    for task_id in range(1, 11):
+        status = "pending" if task_id == 10 else "running"  # and node 8 has no mailbox
         execute(
             f"INSERT INTO agent_tasks ({_COLUMNS}) VALUES ({task_id}, {task_id}, 'reload', '{{}}',"
             f" 2, '{'d' * 32}', '{status}', 1, 1, 1, 5, 30, 60, {now.format(60)}, 'r{task_id}',"

@@ -12,9 +12,11 @@ import pymysql
 from kit.servers import MariaDB
 
 #: Each running task, and for how many seconds its node's lease has lapsed. A mailbox that nobody
-#: owns is no lease: it may only be due. (A tenth: what is read may be newer than the time asked.)
+#: owns is no lease: it may only be due; a priority puts that forward by up to 90 s, which lapsed
+#: nothing. (A tenth: what is read may be newer than the time asked.)
 _LEASES = """
-SELECT t.id, CASE WHEN m.owner IS NULL AND {age} < -0.1 THEN NULL ELSE {age} END
+SELECT t.id, CASE WHEN m.owner IS NOT NULL THEN {age} WHEN {age} > 90 THEN {age} - 90
+ WHEN {age} > -0.1 THEN 0.0 END
 FROM agent_tasks t LEFT JOIN node_mailboxes m ON m.node_id = t.node_id
 WHERE t.status = 'running'
 """
