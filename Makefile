@@ -60,9 +60,10 @@ unit: $(STAMP) ## the fast tests only
 chaos: $(STAMP) ## every crash point, with real processes
 	$(BIN)/pytest tests/chaos
 
-bench: $(STAMP) ## throughput and latency beside their floors, on SQLite and MariaDB
+bench: $(STAMP) ## throughput and latency beside their floors, and a fleet, on SQLite and MariaDB
 	@scripts/servers
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.fleet
 
 docs: $(STAMP) ## write the generated pages anew
 	$(BIN)/python scripts/generate_docs.py

@@ -238,3 +238,29 @@ def test_a_purge_that_backs_off_is_looked_at_when_it_is_due(queue, conditions):
         if lane_of(task.kind) is Lane.PURGE and not due(task):
             assert plan.next_due is not None
             assert plan.next_due <= task.next_retry_at
+
+
+def test_no_more_purges_are_out_than_an_agent_takes():
+    """However many wait and however large a batch may be; what is left waits for results."""
+    queue = [
+        a_task(
+            id=number,
+            kind=TaskKind.PURGE_CACHE,
+            status=TaskStatus.RUNNING if number < 150 else TaskStatus.PENDING,
+        )
+        for number in range(1000)
+    ]
+    conditions = Conditions(now=NOW, limit=8, batch=100, out=2, paused=False, probing=False)
+    plan = lanes.plan(queue, conditions)
+    assert len(plan.begin) == lanes.MOST_PURGES_OUT - 150
+    assert plan.next_due == after(86_400)
+
+
+def test_the_one_place_goes_to_the_most_urgent_purge():
+    """Its age decides between the lanes, its rank among purges."""
+    low = a_task(id=1, kind=TaskKind.PURGE_CACHE, priority=0)
+    config = a_task(id=2)
+    high = a_task(id=3, kind=TaskKind.PURGE_CACHE, priority=9)
+    conditions = Conditions(now=NOW, limit=1, paused=False, probing=False)
+    assert lanes.plan([low, config, high], conditions).begin == (high,)
+    assert lanes.plan([config, high], conditions).begin == (config,)

@@ -2,10 +2,10 @@
 
 Config tasks run one at a time, oldest first: the head of the lane is served or waited for, and
 nothing overtakes it, so an older config never follows a newer one; of several configs that wait
-only the newest is sent, and takes the place of the others. Purges wait for nobody, and
-however many there are, they leave the head of the config lane its place; many of them go out in
-one request. A node that could not be
-reached gets one probe, its oldest task, whatever is queued.
+only the newest is sent, and takes the place of the others. Purges wait for nobody, the most urgent
+first; many of them go out in one request, and however many there are, they leave the head of the
+config lane its place. A node that could not be reached gets one probe, its oldest task, whatever is
+queued.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from edgeplane.model.tasks import Lane, Task, TaskKind, TaskStatus, lane_of
+
+#: So many purges are out at a node at most: fewer than an agent takes at once (256 of any kind), or
+#: it would answer some with 429, which uses up their attempts.
+MOST_PURGES_OUT = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +61,11 @@ def plan(tasks: Sequence[Task], conditions: Conditions) -> Plan:
     begun = {task.id for task in begin}
     left = [task for task in open_ones if task.id not in begun]
     dues = [task.deadline_at for task in left]
-    if _has_room([*running, *begin], begin, conditions):
-        ahead = [task for task in free if task.id not in begun]
-        dues += [_due(task) for task in _heads(ahead, [*running, *begin])]
+    out = [*running, *begin]
+    if _has_room(out, begin, conditions):
+        full = _purges(out) >= MOST_PURGES_OUT
+        heads = _heads([task for task in free if task.id not in begun], out)
+        dues += [_due(task) for task in heads if not (full and lane_of(task.kind) is Lane.PURGE)]
     return Plan(
         begin=begin,
         expire=expired,
@@ -124,14 +130,19 @@ def _in_order(
     """Fill the requests that may go out: one for the head of the config lane, purges together."""
     due = [task for task in _heads(waiting, running) if _due(task) <= conditions.now]
     out = len(running) if conditions.out is None else conditions.out
-    places = max(0, conditions.limit - out)
-    if conditions.limit == 1:  # the one place there is goes round by age
-        due.sort(key=lambda task: task.id)
-    if not due or not places:
+    places = conditions.limit - out
+    if places <= 0:
         return ()
-    head = [task for task in due[:1] if lane_of(task.kind) is Lane.CONFIG]
+    head = [task for task in due if lane_of(task.kind) is Lane.CONFIG]
     purges = [task for task in due if lane_of(task.kind) is Lane.PURGE]
-    return (*head, *purges[: (places - len(head)) * conditions.batch])
+    if conditions.limit == 1 and any(task.id < other.id for task in purges for other in head):
+        head = []  # the one place there is goes round by age
+    most = min((places - len(head)) * conditions.batch, MOST_PURGES_OUT - _purges(running))
+    return (*head, *purges[: max(0, most)])
+
+
+def _purges(tasks: Sequence[Task]) -> int:
+    return sum(lane_of(task.kind) is Lane.PURGE for task in tasks)
 
 
 def _probe(waiting: Sequence[Task], running: Sequence[Task], now: datetime) -> tuple[Task, ...]:
