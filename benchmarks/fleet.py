@@ -1,5 +1,7 @@
 """``python -m benchmarks.fleet``: a fleet of simulated agents, one task for each of them.
 
+First as single creates, then as one operation on all of them.
+
 One control plane, one swarm; the floor beside it in each round is the control plane's own HTTP
 client against a second swarm just like it (both on one would need as many files as a process may
 have). Control plane and floor run on one core, the rest on the other.
@@ -11,6 +13,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -36,6 +39,8 @@ from kit.processes import AGENT_TOKEN, ControlPlane
 from kit.swarm import Swarm
 
 CONCURRENCY = 64  #: creates open at once, and deliveries of the floor
+OUT = 512  #: deliveries out at once as delivered, and of the floor beside an operation
+_LOOK_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,8 @@ def _measure(engine: str, folder: Path, count: int, rounds: int) -> None:
             done.append(_round(fleet, count))
             print(_line(f"round {number}", done[-1:]), flush=True)
         print(_line("median", done))
+        fans = [_fan_out(fleet, count) for _ in range(rounds)]
+        print(_fans(count, fans), flush=True)
         rss = stage.rss_mib(fleet.control), stage.rss_mib(fleet.swarm)
         print(f"  resident: control plane {rss[0]:.0f} MiB, swarm {rss[1]:.0f} MiB")
         fleet.swarm.stop()
@@ -109,6 +116,28 @@ def _round(fleet: Fleet, count: int) -> Round:
         p99=_percentile(waits, 99),
         answered_p50=_percentile(done.create_seconds, 50),
         cpu_us=1e6 * cpu / count,
+    )
+
+
+def _fan_out(fleet: Fleet, count: int) -> tuple[float, float]:
+    """Ask for one operation on all nodes; return its seconds, and those of the bare client."""
+    asked = {"type": "purge_cache", "payload": {"urls": ["/*"]}, "target": {"all": True}}
+    begun = time.perf_counter()
+    made = fleet.control.call("POST", "/operations/create", asked)["data"]
+    while made["counts"]["success"] < count:
+        time.sleep(_LOOK_SECONDS)
+        made = fleet.control.call("GET", f"/operations/{made['id']}")["data"]
+    seconds = time.perf_counter() - begun
+    client = Client(port=fleet.other.port, token=AGENT_TOKEN, addresses=count, swarm=True)
+    return seconds, floors.measure(client, Run(count, OUT)).seconds
+
+
+def _fans(count: int, fans: Sequence[tuple[float, float]]) -> str:
+    took = sorted(seconds for seconds, _ in fans)
+    times = median(seconds / floor for seconds, floor in fans)
+    return (
+        f"  one operation on all {count} nodes, POST to every success committed:"
+        f" {median(took):.2f} s [{took[0]:.2f}-{took[-1]:.2f}], {times:.1f} times the bare client"
     )
 
 
