@@ -78,9 +78,9 @@ class Workers:
             _log.warning("task %s (%s) stays begun: %s", request.request_id, request.type, error)
             kind = Unavailable if isinstance(error, NotNow) else Internal
             raise kind(bounded_text(str(error))) from error
-        except Exception:  # noqa: BLE001  an executor's fault is an outcome
+        except Exception as error:  # whether it had its effect is found out when it is asked again
             _log.exception("executor %s broke on task %s", self._executor.name, request.request_id)
-            return Outcome("failed", "the executor broke; the agent's log says how")
+            raise Internal("the executor broke; the agent's log says how") from error
 
     async def _within_time(self, request: ExecuteRequest, stop: Stop) -> Outcome:
         """Run the executor, at most as long as the request allows, and until it is stopped.
