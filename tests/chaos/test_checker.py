@@ -39,12 +39,12 @@ def row(**given):
 
 OLD = row(kind="apply_config", status="superseded", superseded_by=2)
 NEW = row(id=2, request_id="b", kind="apply_config")
-PLACED = Placed(at=-1.0, node_id=7, agent="agent", folder="/work")
+PLACED = Placed(at=-1.0, node_id=7, agent="agent", folder="/one")
 OTHER = Placed(at=-1.0, node_id=8, agent="other", folder="/other")
 PLACES: list[Event] = [PLACED, OTHER]
 ACCEPTED = Accepted(at=0.0, request_id="a", task_id=1, node_id=7)
 SAMPLED = Sampled(at=0.5, running=((1, -9.0),))
-EFFECT = Effect(at=1.0, request_id="a", file="/work/cmdb_reload_a.txt")
+EFFECT = Effect(at=1.0, request_id="a", file="/one/cmdb_reload_a.txt")
 ENDED = Ended(at=2.0, request_id="a")
 GOOD: list[Event] = [*PLACES, ACCEPTED, SAMPLED, EFFECT, ENDED]
 
