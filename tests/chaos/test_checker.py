@@ -146,14 +146,14 @@ ABROAD = Effect(at=1.0, request_id="a", file="/other/cmdb_reload_a.txt")
 def test_an_effect_at_another_nodes_agent_is_told(events):
     """Be it the only one or one more; alone it does not count as the one there has to be."""
     found = check(events, [row()])
-    assert "a: an effect in /other, its node's folder is /work" in found
+    assert "a: an effect in /other, its node's folder is /one" in found
     assert ("a: 0 effects" in found) is (EFFECT not in events)
 
 
 def test_an_effect_for_a_node_that_nobody_registered_is_told():
     """A test that does not say whose folder is whose has not shown anything."""
     events: list[Event] = [ACCEPTED, EFFECT, ENDED]
-    assert "a: an effect in /work, its node's folder is None" in check(events, [row()])
+    assert "a: an effect in /one, its node's folder is None" in check(events, [row()])
 
 
 def test_what_others_share_is_left_out_while_it_is_away():

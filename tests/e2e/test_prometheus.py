@@ -15,12 +15,8 @@ from kit.waiting import until
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "prometheus"
 TOKEN = "a-token-for-the-metrics-of-the-tests"
-needs_prometheus = pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="Debian's prometheus is not installed"
-)
 
 
-@needs_prometheus
 @pytest.mark.parametrize("check", ["rules alerts.yml", "config --syntax-only prometheus.yml"])
 def test_promtool_accepts(check):
     """The rules, and the example of a configuration."""
@@ -66,7 +62,6 @@ class Prometheus(Process):
         return float(found["result"][0]["value"][1]) if found and found["result"] else None
 
 
-@needs_prometheus
 def test_prometheus_scrapes_a_control_plane_and_evaluates_the_rules(tmp_path):
     """With the token from a file; every rule is healthy, and only what is true fires."""
     control = ControlPlane(tmp_path / "control", {"METRICS_TOKEN": TOKEN}).up()
