@@ -1,6 +1,7 @@
 """Tasks: asked for, and asked for again."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from edgeplane.model import lifecycle
 from edgeplane.model.errors import AlreadyExists, DomainError, NotFound, WrongState
@@ -100,14 +101,26 @@ def _retry(tx: Tx, task_id: int) -> Task:
     before, box = _held(tx, task_id)
     after = lifecycle.retry(before, tx.now)
     if box is not None and is_outdated(before, box):
-        raise WrongState(
-            f"task {task_id}: a newer config of node {before.node_id} has been asked for since: "
-            "retry that one, or ask for this config anew"
-        )
+        after = _renewed(tx, after)
     if (problem := _objection(nodes.get(tx, before.node_id), before.node_id)) is not None:
         raise problem
     _write(tx, before, after)
     return after
+
+
+def _renewed(tx: Tx, task: Task) -> Task:
+    """Let a config that is not the newest be that again, unless it would follow a newer one.
+
+    Where all that came after it failed for good, it puts the node back to nothing older: it is
+    asked for now, and has a generation of now, which the agent takes.
+    """
+    if (newer := tasks.newer_config(tx, task)) is not None:
+        raise WrongState(
+            f"task {task.id}: task {newer} is a newer config of node {task.node_id}: "
+            "retry that one, or ask for this config anew"
+        )
+    (generation,) = mailboxes.next_generations(tx, [task.node_id])
+    return replace(task, generation=generation)
 
 
 def _held(tx: Tx, task_id: int) -> tuple[Task, Mailbox | None]:

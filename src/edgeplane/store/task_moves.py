@@ -56,6 +56,7 @@ _SUCCEEDED = Prepared(
 _MOVABLE = (
     "status",
     "lane",
+    "generation",
     "outcome",
     "last_error",
     "attempts",
@@ -174,6 +175,7 @@ def _moved_values(task: Task) -> dict[str, Any]:
     return {
         "v_status": task.status.value,
         "v_lane": None if task.final else lane_of(task.kind).value,
+        "v_generation": task.generation,
         "v_outcome": task.outcome.value if task.outcome else None,
         "v_last_error": task.last_error,
         "v_attempts": task.attempts,

@@ -13,6 +13,7 @@ from sqlalchemy import (
     case,
     func,
     null,
+    or_,
     select,
 )
 from sqlalchemy.dialects.mysql import insert as mysql_insert
@@ -149,6 +150,19 @@ _OPERATION_PAYLOADS = Prepared(
         operations.c.id.in_(items.named("operations"))
     )
 )
+_NEWER_CONFIG = Prepared(
+    lambda _: (
+        select(_T.id)
+        .where(
+            _T.node_id == bindparam("node"),
+            _T.type == TaskKind.APPLY_CONFIG.value,
+            _T.id > bindparam("task"),
+            or_(_T.lane.is_not(None), _T.status == TaskStatus.SUCCESS.value),
+        )
+        .order_by(_T.id.desc())
+        .limit(1)
+    )
+)
 _HAS_OPEN = Prepared(
     lambda _: select(_T.id).where(_T.node_id == bindparam("node"), _T.lane.is_not(None)).limit(1)
 )
@@ -208,6 +222,12 @@ def payloads(tx: Tx, asked: Sequence[Task]) -> dict[int, str]:
         of_operation = {row[0]: row[1] for row in rows}
         found |= {task.id: of_operation[task.operation_id] for task in asked if task.operation_id}
     return found
+
+
+def newer_config(tx: Tx, task: Task) -> int | None:
+    """Return the newest config of a task's node that came after it and is open or has succeeded."""
+    rows = _NEWER_CONFIG.rows(tx, {"node": task.node_id, "task": task.id})
+    return rows[0][0] if rows else None
 
 
 def has_open(tx: Tx, node_id: int) -> bool:

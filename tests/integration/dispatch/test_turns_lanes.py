@@ -319,17 +319,33 @@ async def test_a_cancelled_task_leaves_its_lane(turner, ask, node_id):
     assert ids(await turner.take()) == [second.id]
 
 
-async def test_an_older_config_is_not_retried_behind_a_newer_one(turner, ask, look, node_id):
+@pytest.mark.parametrize("stands", ["success", "running"])
+async def test_an_older_config_is_not_retried_behind_a_newer_one(turner, ask, node_id, stands):
     """Sending it would put the node back to what it was before."""
     (old,) = await ask(node_id, CONFIG)
     turn = await turner.take()
     await turner.take([came_back(turn.begun[0], Outcome.FAILED)])
     (new,) = await ask(node_id, CONFIG)
     turn = await turner.take()
-    await turner.take([came_back(turn.begun[0], Outcome.FAILED)])
-    with pytest.raises(WrongState, match="a newer config of node [0-9]+ has been asked for since"):
+    if stands == "success":
+        await turner.take([came_back(turn.begun[0], Outcome.SUCCEEDED)])
+    with pytest.raises(WrongState, match=f"task {new.id} is a newer config of node {node_id}"):
         await task_rule.retry(turner.database, old.id)
-    assert (await task_rule.retry(turner.database, new.id)).status is TaskStatus.PENDING
+
+
+async def test_an_older_config_is_retried_where_the_newer_ones_failed(turner, ask, look, node_id):
+    """It is the newest again: the agent has begun a later generation, and would refuse its old."""
+    failed = []
+    for _ in range(2):
+        failed += await ask(node_id, CONFIG)
+        turn = await turner.take()
+        await turner.take([came_back(turn.begun[0], Outcome.FAILED)])
+    old, new = failed
+    again = await task_rule.retry(turner.database, old.id)
+    assert again.generation > new.generation > old.generation
+    assert await look([old]) == [again]
+    turn = await turner.take()
+    assert [sent.task.generation for sent in turn.begun] == [again.generation]
 
 
 async def test_purges_that_begin_together_are_many(turner, ask, node_id):
