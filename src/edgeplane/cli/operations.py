@@ -123,8 +123,7 @@ def list_operations(wishes: Wishes, /, **wanted: Any) -> None:
             for row in page.list
         ],
     )
-    if page.next_cursor:
-        output.tell(f"more with --cursor {page.next_cursor}")
+    output.tell_of_more(page.next_cursor)
 
 
 @op.command("show")

@@ -69,6 +69,12 @@ def tell(line: str) -> None:
     click.echo("".join(_safe(char) for char in one_line(line)), err=True)
 
 
+def tell_of_more(next_cursor: str | None) -> None:
+    """Say how a list goes on behind the page that was printed, if it does."""
+    if next_cursor:
+        tell(f"more with --cursor {next_cursor}")
+
+
 def _safe(char: str) -> str:
     if unicodedata.category(char) in {"Cf", "Cs", "Cc"}:
         return f"\\u{ord(char):04x}"

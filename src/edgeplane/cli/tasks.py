@@ -64,8 +64,7 @@ def list_tasks(wishes: Wishes, /, named: str | None, **wanted: Any) -> None:
             for row in page.list
         ],
     )
-    if page.next_cursor:
-        output.tell(f"more with --cursor {page.next_cursor}")
+    output.tell_of_more(page.next_cursor)
 
 
 @task.command("show")
@@ -97,8 +96,7 @@ def show_log(wishes: Wishes, /, task_id: int, **wanted: Any) -> None:
         if number:
             click.echo()
         attempt_log.show(attempt)
-    if page.next_cursor:
-        output.tell(f"more with --cursor {page.next_cursor}")
+    output.tell_of_more(page.next_cursor)
 
 
 @task.command("create")
