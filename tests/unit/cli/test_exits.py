@@ -218,7 +218,6 @@ def test_a_reader_that_leaves_is_no_matter(logged_in):
     assert done.stderr == b""
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("command", [("node", "show", "7", "--json"), ("--help",)])
 def test_an_output_that_takes_nothing_is_one_line(logged_in, command):
     """A full disk behind standard output: exit code 1, and no traceback from the interpreter."""
