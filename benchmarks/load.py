@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from benchmarks.stores import View
-from edgeplane.transport.http1 import Connection
+from edgeplane.http1.outgoing import Connection
 
 POLL_SECONDS = 0.005  #: between looks at the table under load
 IDLE_POLL_SECONDS = 0.0002  #: and at one task's row on an idle system

@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 
 from edgeplane.environ import ListenAddress, SettingError
-from edgeplane.http_bounds import Bounds, bounded
+from edgeplane.http1.bounds import Bounds, bounded
 
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 120  #: not below 75: a control plane comes back on the same connection

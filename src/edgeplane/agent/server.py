@@ -17,7 +17,7 @@ from edgeplane.agent.executors.base import Executor
 from edgeplane.agent.journal import Journal
 from edgeplane.agent.journal_file import JournalFile
 from edgeplane.agent.settings import AgentSettings
-from edgeplane.http_bounds import Bounds
+from edgeplane.http1.bounds import Bounds
 from edgeplane.listening import GRACE_SECONDS, Server
 from edgeplane.observe.logs import say
 from edgeplane.wire import HealthReply

@@ -8,7 +8,7 @@ import click
 
 from edgeplane.client.errors import ClientError
 from edgeplane.environ import ListenAddress, SettingError
-from edgeplane.http_bounds import Bounds
+from edgeplane.http1.bounds import Bounds
 from edgeplane.listening import bind, within_files
 from edgeplane.observe import logs
 from edgeplane.observe.logs import one_line, say

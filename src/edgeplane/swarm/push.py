@@ -12,12 +12,12 @@ from functools import partial
 from importlib.metadata import version
 from typing import Final
 
-from edgeplane.agent.refusals import TooLarge, WrongMethod
+from edgeplane.agent.refusals import Outdated, TooLarge, WrongMethod
 from edgeplane.agent.requests import read_batch, read_cancel, read_request
+from edgeplane.http1 import answers
+from edgeplane.http1.incoming import Arrival, Incoming
 from edgeplane.model.errors import DomainError, NotFound, TooMany, Unauthenticated
-from edgeplane.swarm import answers
 from edgeplane.swarm.agents import Agent
-from edgeplane.swarm.arrivals import Arrival, Incoming
 from edgeplane.swarm.batches import Batch
 from edgeplane.swarm.fleet import Fleet
 from edgeplane.swarm.tally import Tally
@@ -32,6 +32,7 @@ from edgeplane.wire import (
     ExecuteReply,
     HealthReply,
     envelope,
+    error_envelope,
 )
 
 SWEEP_SECONDS: Final = 5.0
@@ -164,7 +165,7 @@ class PushConnection(Incoming):
 
     def _tell(self, reply: _Reply) -> None:
         if isinstance(reply, DomainError):
-            self.answer(reply.status, answers.failure(reply), _extra(reply) + self._date())
+            self.answer(reply.status, _failure(reply), _extra(reply) + self._date())
         else:
             self.answer(200, envelope(reply), self._date())
 
@@ -183,6 +184,12 @@ class PushConnection(Incoming):
             executor="simulated",
             running=[name for name, run in self._agent.running.items() if run.begun],
         )
+
+
+def _failure(error: DomainError) -> bytes:
+    """Render the body of an error."""
+    data = error.data if isinstance(error, Outdated) else None
+    return error_envelope(error.code, error.message, data)
 
 
 def _extra(error: DomainError) -> bytes:

@@ -7,6 +7,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
+from edgeplane.http1.outgoing import Answer
 from edgeplane.model.errors import AlreadyExists, NotFound, WrongState
 from edgeplane.model.tasks import MAX_ERROR_BYTES
 from edgeplane.transport.base import (
@@ -18,7 +19,6 @@ from edgeplane.transport.base import (
     TransportError,
     Unanswered,
 )
-from edgeplane.transport.http1 import Answer
 from edgeplane.wire import (
     BatchRefusal,
     CancelReply,

@@ -8,9 +8,9 @@ from typing import Final, Protocol
 
 import msgspec
 
+from edgeplane.http1.outgoing import Answer
 from edgeplane.transport.answers import knows_no_batches, may_be_one_tasks_fault, read_batch
 from edgeplane.transport.base import Address, Ending, TransportError
-from edgeplane.transport.http1 import Answer
 from edgeplane.wire import (
     BATCH_PATH,
     MAX_BATCH,

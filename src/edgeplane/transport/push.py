@@ -15,10 +15,10 @@ from ssl import SSLContext
 
 import msgspec
 
+from edgeplane.http1.outgoing import Answer, Connection, ConnectionEnded
 from edgeplane.transport.answers import read_cancel, read_reply
 from edgeplane.transport.base import Address, Busy, Ending, Unanswered, Unreachable
 from edgeplane.transport.batching import Batching
-from edgeplane.transport.http1 import Answer, Connection, ConnectionEnded
 from edgeplane.wire import (
     CANCEL_PATH,
     EXECUTE_PATH,

@@ -8,7 +8,7 @@ import pytest
 
 from edgeplane import listening
 from edgeplane.environ import ListenAddress, SettingError
-from edgeplane.http_bounds import Bounds
+from edgeplane.http1.bounds import Bounds
 from edgeplane.listening import FILES_KEPT, bind, within_files
 
 

@@ -6,7 +6,7 @@ from time import time
 
 import pytest
 
-from edgeplane.swarm.arrivals import ARRIVAL_SECONDS, HEAD_BYTES, IDLE_SECONDS, PIPELINED
+from edgeplane.http1.incoming import ARRIVAL_SECONDS, HEAD_BYTES, IDLE_SECONDS, PIPELINED
 from edgeplane.transport.base import Unanswered
 from edgeplane.wire import EXECUTE_PATH, HEALTH_PATH, MAX_BODY_BYTES
 from unit.swarm.conftest import TOKEN

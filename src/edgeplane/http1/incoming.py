@@ -11,7 +11,7 @@ from typing import Final, cast
 
 import httptools
 
-from edgeplane.swarm import answers
+from edgeplane.http1 import answers
 from edgeplane.wire import MAX_BODY_BYTES
 
 HEAD_BYTES: Final = 64 << 10  #: of a request beside its body

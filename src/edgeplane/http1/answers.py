@@ -3,8 +3,6 @@
 from http import HTTPStatus
 from typing import Final
 
-from edgeplane.agent.refusals import Outdated
-from edgeplane.model.errors import DomainError
 from edgeplane.wire import MAX_BODY_BYTES, error_envelope
 
 _LINES: Final = {
@@ -18,13 +16,6 @@ _TOO_LARGE_HEAD: Final = 431
 def message(status: int, body: bytes, extra: bytes = b"") -> bytes:
     """Render an answer; ``extra`` are whole lines of its head."""
     return b"%s%d\r\n%s\r\n%s" % (_LINES[status], len(body), extra, body)
-
-
-def failure(error: DomainError) -> bytes:
-    """Render the body of an error."""
-    if isinstance(error, Outdated):
-        return error_envelope(error.code, error.message, error.data)
-    return error_envelope(error.code, error.message)
 
 
 CLOSE: Final = b"connection: close\r\n"

@@ -8,7 +8,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from edgeplane.http_bounds import Bounds, bounded
+from edgeplane.http1.bounds import Bounds, bounded
 
 BOUNDS = Bounds(connections=2, arrival_seconds=0.5)
 PATIENT = Bounds(arrival_seconds=60)
