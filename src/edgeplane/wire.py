@@ -14,11 +14,13 @@ EXECUTE_PATH = "/agent/v1/tasks/execute"
 BATCH_PATH = "/agent/v1/tasks/execute-batch"
 CANCEL_PATH = "/agent/v1/tasks/cancel"
 HEALTH_PATH = "/agent/v1/health"
+SYNC_PATH = "/agent/v1/sync"  #: at the control plane
 
 MAX_BODY_BYTES = (1 << 20) + (64 << 10)  #: a largest payload and what surrounds it
 MAX_REPLY_BYTES = 256 << 10
 MAX_BATCH = 100  #: tasks in one batch; all of them together keep to MAX_BODY_BYTES
 MAX_RESULT_BYTES = 64 << 10  #: one result of a batch, with every byte of its words escaped
+MAX_TOLD = 512  #: results in one exchange of the sync transport
 MAX_NUMBER = 2**53
 
 
@@ -112,6 +114,53 @@ class BatchReply(Struct):
     """
 
     results: list[ExecuteReply | BatchRefusal]
+
+
+class Told(Struct, rename="camel"):
+    """Which run of which request a result is of; ``attempt`` as it was asked."""
+
+    request_id: str
+    attempt: int
+
+
+class SyncResult(Struct):
+    """Agent to control plane: how a run ended; ``result`` is as one of a batch."""
+
+    attempt: Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
+    result: Raw  #: an ExecuteReply or a BatchRefusal
+
+
+class SyncRequest(Struct, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
+    """Agent to control plane: this has ended; what is there to do?
+
+    ``session`` is made anew with each start of the agent. ``exchange`` grows within it: what comes
+    with a lower one than the last is past. ``received`` is the number of the last reply that has
+    arrived: what was sent after it is sent again.
+    """
+
+    node: Annotated[str, Meta(min_length=1, max_length=128)]  #: the name of the agent's node
+    session: Annotated[str, Meta(min_length=8, max_length=64)]
+    exchange: Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
+    received: Annotated[int, Meta(ge=0, le=MAX_NUMBER)] = 0
+    version: Annotated[str, Meta(max_length=64)] = ""
+    results: Annotated[list[SyncResult], Meta(max_length=MAX_TOLD)] = []
+    cancels: Annotated[list[CancelReply], Meta(max_length=MAX_TOLD)] = []
+
+
+class SyncReply(Struct, rename="camel"):
+    """Control plane to agent: do this; come again so.
+
+    All times are in seconds, and all are jittered by whoever assigns them.
+    """
+
+    node_id: int
+    number: int  #: of this reply in its session
+    tasks: list[ExecuteRequest]
+    cancels: list[CancelRequest]
+    acknowledged: list[Told]  #: results that are committed, or of no use: tell them no more
+    wait_seconds: float  #: for so long the next exchange may be without a reply
+    pause_seconds: float  #: before the next exchange
+    reconnect_seconds: float  #: after a lost connection: come back within this, at a random time
 
 
 class HealthReply(Struct, rename="camel"):
