@@ -134,14 +134,14 @@ class SyncRequest(Struct, rename="camel", forbid_unknown_fields=True, omit_defau
     """Agent to control plane: this has ended; what is there to do?
 
     ``session`` is made anew with each start of the agent. ``exchange`` grows within it: what comes
-    with a lower one than the last is past. ``received`` is the number of the last reply that has
-    arrived: what was sent after it is sent again.
+    with a lower one than the last is past. ``again``: a reply was lost with its connection: what is
+    still waited for is to be sent again.
     """
 
     node: Annotated[str, Meta(min_length=1, max_length=128)]  #: the name of the agent's node
     session: Annotated[str, Meta(min_length=8, max_length=64)]
     exchange: Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
-    received: Annotated[int, Meta(ge=0, le=MAX_NUMBER)] = 0
+    again: bool = False
     version: Annotated[str, Meta(max_length=64)] = ""
     results: Annotated[list[SyncResult], Meta(max_length=MAX_TOLD)] = []
     cancels: Annotated[list[CancelReply], Meta(max_length=MAX_TOLD)] = []
@@ -154,7 +154,6 @@ class SyncReply(Struct, rename="camel"):
     """
 
     node_id: int
-    number: int  #: of this reply in its session
     tasks: list[ExecuteRequest]
     cancels: list[CancelRequest]
     acknowledged: list[Told]  #: results that are committed, or of no use: tell them no more

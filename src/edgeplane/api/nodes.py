@@ -24,6 +24,7 @@ from edgeplane.model.nodes import (
     NewNode,
     Node,
     NodeStatus,
+    NodeTransport,
     SubIP,
     check_ip,
     check_name,
@@ -36,6 +37,7 @@ from edgeplane.store.nodes import NodeFilter
 
 _MAX_ID = 2**63 - 1
 _Status = Literal["online", "offline", "maintenance"]
+_Transport = Literal["push", "sync"]
 _Id = Annotated[int, Meta(ge=1, le=_MAX_ID)]
 _Port = Annotated[int, Meta(ge=1, le=65535)]
 _Labels = Annotated[
@@ -69,6 +71,7 @@ class CreateNode(Struct, rename="camel", forbid_unknown_fields=True):
         name="subIPs", default_factory=list
     )
     labels: _Labels = field(default_factory=dict)
+    transport: _Transport = "push"
 
 
 class UpdateNode(Struct, rename="camel", forbid_unknown_fields=True):
@@ -84,6 +87,7 @@ class UpdateNode(Struct, rename="camel", forbid_unknown_fields=True):
         name="subIPs", default=None
     )
     labels: _Labels | None = None
+    transport: _Transport | None = None
 
 
 class DeleteNodes(Struct, forbid_unknown_fields=True):
@@ -107,6 +111,7 @@ class NodeView(Struct, rename="camel"):
     agent_port: int
     enabled: bool
     status: _Status
+    transport: _Transport
     sub_ips: list[SubIPView] = field(name="subIPs")
     labels: dict[str, str]
     created_at: str
@@ -128,6 +133,7 @@ def view(node: Node) -> NodeView:
         agent_port=node.agent_port,
         enabled=node.enabled,
         status=node.status.value,
+        transport=node.transport.value,
         sub_ips=[SubIPView(ip=sub.ip, enabled=sub.enabled) for sub in node.sub_ips],
         labels=dict(node.labels),
         created_at=rfc3339(node.created_at),
@@ -140,11 +146,17 @@ def _filter(
     ip: Annotated[str | None, Query(max_length=64)] = None,
     status: Annotated[NodeStatus | None, Query()] = None,
     enabled: Annotated[bool | None, Query()] = None,
+    transport: Annotated[NodeTransport | None, Query()] = None,
     label: Annotated[list[str] | None, Query(max_length=MAX_LABELS)] = None,
 ) -> NodeFilter:
     labels = tuple(read_label(written) for written in label or ())
     return NodeFilter(
-        name=name or None, ip=ip or None, status=status, enabled=enabled, labels=labels
+        name=name or None,
+        ip=ip or None,
+        status=status,
+        enabled=enabled,
+        transport=transport,
+        labels=labels,
     )
 
 
@@ -185,6 +197,7 @@ async def create_node(
         status=NodeStatus(asked.status),
         sub_ips=_sub_ips(asked.sub_ips),
         labels=check_labels(asked.labels),
+        transport=NodeTransport(asked.transport),
     )
     return ok(view(await rules.create(parts.parts_of(request).database, node)))
 
@@ -205,6 +218,7 @@ async def update_node(
         status=None if asked.status is None else NodeStatus(asked.status),
         sub_ips=None if asked.sub_ips is None else _sub_ips(asked.sub_ips),
         labels=None if asked.labels is None else check_labels(asked.labels),
+        transport=None if asked.transport is None else NodeTransport(asked.transport),
     )
     joined = parts.parts_of(request)
     node = await rules.update(joined.database, asked.id, change)

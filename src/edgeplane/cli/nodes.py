@@ -11,12 +11,17 @@ from edgeplane.cli.options import Wishes, api_options, labels_option, pass_wishe
 from edgeplane.client.records import NewNode, Node, NodeChanges, NodeFilter, SubIP
 from edgeplane.client.rest import Client
 from edgeplane.model.labels import write_labels
-from edgeplane.model.nodes import DEFAULT_AGENT_PORT, NodeStatus
+from edgeplane.model.nodes import DEFAULT_AGENT_PORT, NodeStatus, NodeTransport
 
 _STATUSES = Choice([status.value for status in NodeStatus])
 _STATUS_HELP = (
     "online, offline: whether the last delivery reached it, kept up to date by itself;"
     " maintenance: it is sent nothing and takes no new tasks, until a person ends it."
+)
+_TRANSPORTS = Choice([transport.value for transport in NodeTransport])
+_TRANSPORT_HELP = (
+    "push: the control plane calls the agent;"
+    " sync: the agent, started with --control, calls the control plane."
 )
 _PORTS = IntRange(1, 65535)
 _MAX_ID = 2**63 - 1
@@ -54,6 +59,7 @@ def node() -> None:
 @click.option("--ip", help="Only nodes with this address.")
 @click.option("--status", type=_STATUSES)
 @click.option("--enabled/--disabled", default=None, help="Only the one or the other.")
+@click.option("--transport", type=_TRANSPORTS)
 @click.option(
     "--label", multiple=True, metavar="KEY=VALUE", help="Only nodes with this; repeat for more."
 )
@@ -95,6 +101,7 @@ def show_node(wishes: Wishes, named: str) -> None:
 @click.option("--port", "agent_port", type=_PORTS, default=DEFAULT_AGENT_PORT, show_default=True)
 @click.option("--disabled", is_flag=True, help="Send it nothing yet.")
 @click.option("--status", type=_STATUSES, help=_STATUS_HELP)
+@click.option("--transport", type=_TRANSPORTS, help=_TRANSPORT_HELP)
 @click.option("--sub-ip", "sub_ips", multiple=True, metavar="IP", help="A further address.")
 @labels_option
 @api_options
@@ -107,7 +114,7 @@ def add_node(
     labels: dict[str, str],
     **facts: Any,
 ) -> None:
-    """Add the node NAME, whose agent listens at IP."""
+    """Add the node NAME, whose machine has the address IP."""
     client = sessions.connect(wishes)
     asked = NewNode(enabled=not disabled, sub_ips=_sub_ips(sub_ips), labels=labels or None, **facts)
     _print(wishes, client, client.create_node(asked))
@@ -120,6 +127,7 @@ def add_node(
 @click.option("--port", "agent_port", type=_PORTS)
 @click.option("--enable/--disable", "enabled", default=None, help="Send it tasks, or nothing.")
 @click.option("--status", type=_STATUSES, help=_STATUS_HELP)
+@click.option("--transport", type=_TRANSPORTS, help=_TRANSPORT_HELP)
 @click.option("--sub-ip", "sub_ips", multiple=True, metavar="IP", help="Replaces all sub-IPs.")
 @click.option("--no-sub-ips", is_flag=True, help="Remove all sub-IPs.")
 @labels_option
@@ -189,6 +197,7 @@ def _print(wishes: Wishes, client: Client, shown: Node) -> None:
             ("agent port", shown.agent_port),
             ("enabled", shown.enabled),
             ("status", shown.status),
+            ("transport", shown.transport),
             ("sub-IPs", subs),
             ("labels", write_labels(shown.labels)),
             ("created", shown.created_at),

@@ -48,6 +48,7 @@ class Node(Struct, rename="camel", frozen=True, kw_only=True):
     status: str
     sub_ips: list[SubIP] = field(name="subIPs", default_factory=list)
     labels: dict[str, str] = field(default_factory=dict)
+    transport: str = "push"
     created_at: datetime
     updated_at: datetime
 
@@ -62,6 +63,7 @@ class NewNode(Struct, rename="camel", omit_defaults=True, kw_only=True):
     status: str | None = None
     sub_ips: list[SubIP] | None = field(name="subIPs", default=None)
     labels: dict[str, str] | None = None
+    transport: str | None = None
 
 
 class NodeChanges(Struct, rename="camel", omit_defaults=True, kw_only=True):
@@ -74,6 +76,7 @@ class NodeChanges(Struct, rename="camel", omit_defaults=True, kw_only=True):
     status: str | None = None
     sub_ips: list[SubIP] | None = field(name="subIPs", default=None)
     labels: dict[str, str] | None = None
+    transport: str | None = None
 
 
 class NodeFilter(Struct, rename="camel", omit_defaults=True, kw_only=True):
@@ -85,6 +88,7 @@ class NodeFilter(Struct, rename="camel", omit_defaults=True, kw_only=True):
     ip: str | None = None
     status: str | None = None
     enabled: bool | None = None
+    transport: str | None = None
     label: list[str] | None = None  #: ``key=value``; all must match
 
 

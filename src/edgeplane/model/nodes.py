@@ -21,6 +21,13 @@ class NodeStatus(StrEnum):
     MAINTENANCE = "maintenance"  #: a person's word: no observation replaces it
 
 
+class NodeTransport(StrEnum):
+    """How tasks get to a node."""
+
+    PUSH = "push"  #: the control plane calls the agent at the node's addresses
+    SYNC = "sync"  #: the agent calls the control plane, and is handed them there
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubIP:
     """A further address of a node."""
@@ -42,6 +49,7 @@ class Node:
     sub_ips: tuple[SubIP, ...]
     created_at: datetime
     updated_at: datetime
+    transport: NodeTransport = NodeTransport.PUSH
     #: Empty where the engine looks: it has no use for them.
     labels: Mapping[str, str] = field(default_factory=dict)
 
@@ -62,6 +70,7 @@ class NewNode:
     status: NodeStatus
     sub_ips: tuple[SubIP, ...]
     labels: Mapping[str, str] = field(default_factory=dict)
+    transport: NodeTransport = NodeTransport.PUSH
 
 
 def check_ip(value: str, field: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeplane.model.errors import NotFound, WrongState
-from edgeplane.model.nodes import NewNode, Node, NodeStatus, SubIP
+from edgeplane.model.nodes import NewNode, Node, NodeStatus, NodeTransport, SubIP
 from edgeplane.store import mailboxes, nodes, task_moves, tasks
 from edgeplane.store.database import Database
 from edgeplane.store.workers import Tx
@@ -21,6 +21,7 @@ class NodeChange:
     status: NodeStatus | None = None
     sub_ips: tuple[SubIP, ...] | None = None
     labels: Mapping[str, str] | None = None
+    transport: NodeTransport | None = None
 
 
 async def create(database: Database, asked: NewNode) -> Node:
@@ -68,14 +69,19 @@ def _update(tx: Tx, node_id: int, change: NodeChange) -> Node:
         status=old.status if change.status is None else change.status,
         sub_ips=old.sub_ips if change.sub_ips is None else change.sub_ips,
         labels=old.labels if change.labels is None else change.labels,
+        transport=old.transport if change.transport is None else change.transport,
     )
     nodes.change(tx, node_id, new)
-    if (new.main_ip, new.agent_port, new.sub_ips) != (old.main_ip, old.agent_port, old.sub_ips):
+    if _whereabouts(new) != _whereabouts(old):
         # Whoever was not reached was looked for somewhere else.
         task_moves.pull_forward(tx, [node_id])
         mailboxes.note_reach(tx, [node_id], reached=True)
     mailboxes.mark_work(tx, [node_id])
     return _there(tx, node_id)
+
+
+def _whereabouts(node: Node | NewNode) -> tuple[object, ...]:
+    return (node.main_ip, node.agent_port, node.sub_ips, node.transport)
 
 
 def _delete(tx: Tx, node_ids: Sequence[int]) -> int:

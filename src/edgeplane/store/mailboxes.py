@@ -90,12 +90,13 @@ _MARK = Prepared(
     )
 )
 _KNOWN = Prepared(lambda items: select(_M.node_id).where(_M.node_id.in_(items.named("nodes"))))
-#: Due mailboxes, oldest first, passing over those another claimer holds. The index is forced: with
+#: Due mailboxes, oldest first, passing over those another claimer holds, and those whose agent is
+#: connected to another replica. The index is forced: with
 #: most of the table due MariaDB would sort it instead, and so lock all that another could claim.
 DUE = Prepared(
     lambda _: (
         select(*_COLUMNS)
-        .where(_M.next_at <= bindparam("now"))
+        .where(_M.next_at <= bindparam("now"), or_(_M.via.is_(None), _M.via == bindparam("me")))
         .order_by(_M.next_at, _M.node_id)
         .limit(bindparam("most"))
         .with_for_update(skip_locked=True)
@@ -186,7 +187,9 @@ def claim_due(tx: Tx, limit: int, lease: Lease) -> list[Mailbox]:
     """
     if limit <= 0:
         return []
-    found = [_mailbox(row) for row in DUE.rows(tx, {"now": tx.now, "most": limit})]
+    found = [
+        _mailbox(row) for row in DUE.rows(tx, {"now": tx.now, "most": limit, "me": lease.owner})
+    ]
     if not found:
         return []
     floor = epoch_millis(tx.now)

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, delete, false, func, insert, or_, select, 
 from sqlalchemy.exc import IntegrityError
 
 from edgeplane.model.errors import AlreadyExists
-from edgeplane.model.nodes import NewNode, Node, NodeStatus, SubIP
+from edgeplane.model.nodes import NewNode, Node, NodeStatus, NodeTransport, SubIP
 from edgeplane.model.paging import Page, PageRequest, cut_page
 from edgeplane.store import labels
 from edgeplane.store.prepared import Prepared, moment
@@ -26,6 +26,7 @@ class NodeFilter:
     ip: str | None = None  #: part of the main IP or of a sub-IP
     status: NodeStatus | None = None
     enabled: bool | None = None
+    transport: NodeTransport | None = None
     labels: tuple[tuple[str, str], ...] = ()  #: all of them
 
 
@@ -106,8 +107,8 @@ def many(tx: Tx, node_ids: Iterable[int]) -> dict[int, Node]:
     subs: dict[int, list[SubIP]] = {}
     for row in _MANY.rows(tx, nodes=wanted) if wanted else ():
         found[row[0]] = row
-        if row[8] is not None:
-            subs.setdefault(row[0], []).append(SubIP(ip=row[8], enabled=bool(row[9])))
+        if row[9] is not None:
+            subs.setdefault(row[0], []).append(SubIP(ip=row[9], enabled=bool(row[10])))
     return {node_id: _node(row, tuple(subs.get(node_id, ()))) for node_id, row in found.items()}
 
 
@@ -154,6 +155,8 @@ def _conditions(wanted: NodeFilter) -> list[ColumnElement[bool]]:
         found.append(_N.status == wanted.status.value)
     if wanted.enabled is not None:
         found.append(_N.enabled.is_(wanted.enabled))
+    if wanted.transport is not None:
+        found.append(_N.transport == wanted.transport.value)
     return found + labels.carried(wanted.labels)
 
 
@@ -186,6 +189,7 @@ def _values(node: NewNode) -> dict[str, Any]:
         "agent_port": node.agent_port,
         "enabled": node.enabled,
         "status": node.status.value,
+        "transport": node.transport.value,
     }
 
 
@@ -203,4 +207,5 @@ def _node(row: Sequence[Any], sub_ips: tuple[SubIP, ...]) -> Node:
         sub_ips=sub_ips,
         created_at=created_at,
         updated_at=updated_at,
+        transport=NodeTransport(row[8]),
     )

@@ -61,6 +61,7 @@ nodes = Table(
     Column("status", exact(16), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
+    Column("transport", exact(8), nullable=False, server_default="push"),
     UniqueConstraint("name"),
     sqlite_autoincrement=True,
     **_INNODB,
@@ -100,11 +101,23 @@ node_mailboxes = Table(
     Column("work_seq", BigInteger, nullable=False),
     Column("generation", BigInteger, nullable=False),  # of the newest config asked for
     Column("unreachable_since", UtcDateTime),
+    Column("via", exact(64)),  # the replica its agent is connected to: nobody else may claim it
     Index(None, "owner"),
+    Index(None, "via"),
     **_INNODB,
 )
 #: Equal to the claim's ORDER BY, or SKIP LOCKED starves the second claimer.
 DUE_INDEX = Index(None, node_mailboxes.c.next_at, node_mailboxes.c.node_id)
+
+#: One row per control plane that runs, or did a moment ago.
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("id", exact(64), primary_key=True),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+    **_INNODB,
+)
 
 #: One row per request that fans out. Where its nodes stand is counted here, in the transaction that
 #: moves a task. ``next_at``, ``owner``, ``epoch`` and ``work_seq`` are as those of a mailbox.
