@@ -35,7 +35,7 @@ from edgeplane.store.database import Database
 from edgeplane.store.mailboxes import Lease
 from edgeplane.store.workers import Tx
 from edgeplane.swarm.addresses import address_of
-from edgeplane.transport.base import Address, Ending
+from edgeplane.transport.base import Address, Ending, Place
 from edgeplane.transport.push import PushTransport
 from edgeplane.wire import MAX_BATCH, CancelState, ExecuteReply, ExecuteRequest, payload_digest
 
@@ -128,15 +128,22 @@ async def _client(floor: Client, run: Run) -> Told:
 class _AnswersAtOnce:
     """A transport without a network."""
 
+    def shown(self, address: Place) -> str:
+        """Show it as it is."""
+        return str(address)
+
+    def committed(self, *_given: object) -> None:
+        """Tell nobody."""
+
     async def deliver(
-        self, address: Address, request: ExecuteRequest, seconds: float
+        self, address: Place, request: ExecuteRequest, seconds: float
     ) -> ExecuteReply:
         """Succeed."""
         del address, seconds
         return ExecuteReply(request.request_id, "success", "Cache purged")
 
     async def deliver_many(
-        self, address: Address, requests: Sequence[ExecuteRequest], seconds: float
+        self, address: Place, requests: Sequence[ExecuteRequest], seconds: float
     ) -> list[Ending]:
         """Succeed with each."""
         return [await self.deliver(address, request, seconds) for request in requests]

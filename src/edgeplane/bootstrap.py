@@ -22,11 +22,13 @@ from edgeplane.dispatch.conductor import Conductor
 from edgeplane.dispatch.engine import Engine, Limits
 from edgeplane.dispatch.hints import Hints
 from edgeplane.dispatch.meters import follow_connections
+from edgeplane.dispatch.presence import Presence
 from edgeplane.dispatch.redis_hints import RedisHints, connect
 from edgeplane.dispatch.retention import Pruned, Retention
 from edgeplane.dispatch.work import Rules
 from edgeplane.environ import SettingError
-from edgeplane.listening import Server, bind
+from edgeplane.http1.bounds import Bounds
+from edgeplane.listening import Server, bind, within_files
 from edgeplane.model.errors import DatabaseError
 from edgeplane.model.retry import RetryPolicy
 from edgeplane.observe import crashpoints, logs
@@ -38,13 +40,17 @@ from edgeplane.services.intake import Intake
 from edgeplane.services.monitoring import count_faults
 from edgeplane.services.users import Sessions
 from edgeplane.settings import DatabaseSettings, Settings
-from edgeplane.store import events, mailboxes, operation_steps, removal
+from edgeplane.store import events, mailboxes, operation_steps, presence, removal
 from edgeplane.store import migrate as migrations
 from edgeplane.store.database import Database
 from edgeplane.store.mailboxes import Lease
 from edgeplane.store.migrate import SchemaError
 from edgeplane.store.urls import URL, database_url, place
+from edgeplane.transport.links import Links
 from edgeplane.transport.push import PushTransport
+from edgeplane.transport.routes import Routes
+from edgeplane.transport.sync import SyncTransport
+from edgeplane.transport.sync_door import MOST, SyncDoor
 from edgeplane.wire import MAX_BATCH
 
 T = TypeVar("T")
@@ -77,12 +83,12 @@ def serve(settings: Settings) -> int:
     with ExitStack() as stack:
         # Before anything is written: a second one must not change the tables of the first.
         stack.enter_context(_alone(settings.database))
-        listening = stack.enter_context(_bound(settings))
+        sockets = stack.enter_context(_bound(settings))
         if settings.migrate:
             migrate(settings.database)
         elif problem := check_schema(settings.database):
             raise StartError(problem)
-        return uvloop.run(_serve(settings, listening))
+        return uvloop.run(_serve(settings, *sockets))
 
 
 def migrate(database: DatabaseSettings) -> int:
@@ -141,14 +147,16 @@ def _on_schema(database: DatabaseSettings, work: Callable[[URL], T]) -> T:
         raise StartError(f"the database at {place(database)}: {error}") from error
 
 
-async def _serve(settings: Settings, listening: socket) -> int:
+async def _serve(settings: Settings, listening: socket, of_agents: socket | None) -> int:
     async with AsyncExitStack() as stack:
         metrics = Metrics()
         database = Database(database_url(settings.database), count_faults(metrics))
         stack.push_async_callback(database.close)
         await _prepare(settings, database)
-        parts = await _join(settings, database, metrics, stack)
+        parts = await _join(settings, database, metrics, of_agents, stack)
         port = listening.getsockname()[1]
+        if of_agents is not None:
+            logs.say(f"Agents connect to port {of_agents.getsockname()[1]}")
         server = Server(make_app(parts), lambda: _say_running(settings, port))
         server.stop_on_signals(also=parts.feed.end_all)
         await server.serve(sockets=[listening])
@@ -163,6 +171,7 @@ async def _prepare(settings: Settings, database: Database) -> None:
             # One process per SQLite file: whatever was held was held by one that is gone.
             await database.write(lambda tx: mailboxes.release_all(tx, None))
             await database.write(operation_steps.release_all)
+            await database.write(presence.forget_all)
     except DatabaseError as error:
         raise StartError(f"the database cannot be used: {error.message}") from error
     if made is not None:
@@ -170,17 +179,27 @@ async def _prepare(settings: Settings, database: Database) -> None:
 
 
 async def _join(
-    settings: Settings, database: Database, metrics: Metrics, stack: AsyncExitStack
+    settings: Settings,
+    database: Database,
+    metrics: Metrics,
+    of_agents: socket | None,
+    stack: AsyncExitStack,
 ) -> Parts:
     """Build engine, hints and door; what is started here is stopped in the opposite order."""
     hints = Hints()
     tell = await _hints_between_replicas(settings, hints, stack)
-    transport = PushTransport(
+    push = PushTransport(
         settings.agent.token.value,
         connect_seconds=settings.dispatch.connect_timeout_seconds,
     )
-    follow_connections(metrics, transport)
+    links = Links()
+    transport = Routes(push, SyncTransport(links))
+    follow_connections(metrics, push)
+    metrics.follow("edgeplane_agents_connected", lambda: len(links))
     rules, limits = _rules(settings), _limits(settings)
+    if of_agents is not None:
+        replica = rules.lease.owner
+        await _take_agents_in(settings, database, links, of_agents, replica, tell, metrics, stack)
     engine = Engine(database, transport, hints, rules, limits, metrics)
     conductor = Conductor(database, rules.lease, tell, limits.poll_seconds)
     engine.on_call(conductor.call)
@@ -214,6 +233,27 @@ async def _join(
         tell=tell,
         call=conductor.call,
     )
+
+
+async def _take_agents_in(  # noqa: PLR0913, PLR0917  what it joins
+    settings: Settings,
+    database: Database,
+    links: Links,
+    listening: socket,
+    replica: str,
+    tell: Callable[[Iterable[int]], None],
+    metrics: Metrics,
+    stack: AsyncExitStack,
+) -> None:
+    """Let agents that connect out come in; the way in stays open while the engine drains."""
+    doorkeeper = Presence(database, links, replica, tell)
+    doorkeeper.start()
+    stack.push_async_callback(doorkeeper.stop)
+    most = within_files(Bounds(connections=MOST)).connections
+    door = SyncDoor(links, settings.agent.token.value, doorkeeper.admit, most)
+    metrics.follow("edgeplane_exchanges_total", lambda: door.exchanges)
+    await door.listen(listening)
+    stack.push_async_callback(door.stop)
 
 
 async def _hints_between_replicas(
@@ -270,11 +310,18 @@ def _warnings(settings: Settings) -> list[str]:
     return [*configuration.warnings(settings), *([open_to_all] if open_to_all else [])]
 
 
-def _bound(settings: Settings) -> socket:
-    try:
-        return bind("HTTP_ADDR", settings.listen)
-    except SettingError as error:
-        raise StartError(str(error)) from error
+@contextmanager
+def _bound(settings: Settings) -> Iterator[tuple[socket, socket | None]]:
+    """Listen for clients and, where that is wished, for agents that connect out."""
+    with ExitStack() as stack:
+        try:
+            clients = stack.enter_context(bind("HTTP_ADDR", settings.listen))
+            agents = None
+            if settings.sync_listen is not None:
+                agents = stack.enter_context(bind("SYNC_HTTP_ADDR", settings.sync_listen))
+        except SettingError as error:
+            raise StartError(str(error)) from error
+        yield clients, agents
 
 
 @contextmanager

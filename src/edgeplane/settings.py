@@ -94,6 +94,9 @@ class Settings:
     """``EDGEPLANE_STATE_DIR``: secrets and, with SQLite, the tables. Mode 0700."""
     listen: ListenAddress
     """``HTTP_ADDR``, default ``:8080``."""
+    sync_listen: ListenAddress | None
+    """``SYNC_HTTP_ADDR``: where agents that connect out are taken in, ``:8081`` say; None, the
+    default: nowhere. No port is open that nobody needs."""
     migrate: bool
     """``MIGRATE``: bring the tables up to date at start. Default: yes for SQLite, whose file is
     this process's own; no for a shared database, where a person says when."""
@@ -122,6 +125,7 @@ def load(environ: Environ) -> Settings:
     database = _database(environ, state_dir)
     return Settings(
         listen=environ.listen("HTTP_ADDR", ":8080"),
+        sync_listen=_sync_listen(environ),
         migrate=environ.flag("MIGRATE", default=database.path is not None),
         crash_at=environ.text("EDGEPLANE_CRASH_AT") or None,
         state_dir=state_dir,
@@ -133,6 +137,11 @@ def load(environ: Environ) -> Settings:
         auth=_auth(environ, state_dir),
         agent=AgentSettings(token=environment.keep_token(environ, "AGENT_TOKEN", state_dir)),
     )
+
+
+def _sync_listen(environ: Environ) -> ListenAddress | None:
+    written = environ.text("SYNC_HTTP_ADDR")
+    return environ.listen("SYNC_HTTP_ADDR", written) if written else None
 
 
 def warnings(settings: Settings) -> list[str]:

@@ -131,7 +131,7 @@ class SyncResult(Struct):
 
 
 class SyncRequest(Struct, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
-    """Agent to control plane: this has ended; what is there to do?
+    """Agent to control plane: this has ended, and what is there to do now.
 
     ``session`` is made anew with each start of the agent. ``exchange`` grows within it: what comes
     with a lower one than the last is past. ``again``: a reply was lost with its connection: what is

@@ -21,7 +21,7 @@ from edgeplane.services.intake import Intake
 from edgeplane.store.database import Database
 from edgeplane.store.mailboxes import Lease
 from edgeplane.store.workers import Tx
-from edgeplane.transport.base import Address, Ending, TransportError
+from edgeplane.transport.base import Ending, Place, TransportError
 from edgeplane.wire import CancelState, ExecuteReply, ExecuteRequest
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ PATIENCE = 15.0
 class Call:
     """A delivery that reached the transport and waits for its answer."""
 
-    address: Address
+    address: Place
     request: ExecuteRequest
     answer: "asyncio.Future[ExecuteReply]"
 
@@ -65,8 +65,15 @@ class ScriptedTransport:
         self.closed = 0
         self._arrived: asyncio.Queue[Call] = asyncio.Queue()
 
+    def shown(self, address: Place) -> str:
+        """Show it as it is."""
+        return str(address)
+
+    def committed(self, address: Place, request_id: str, attempt: int) -> None:
+        """Nobody asks for it here."""
+
     async def deliver(
-        self, address: Address, request: ExecuteRequest, seconds: float
+        self, address: Place, request: ExecuteRequest, seconds: float
     ) -> ExecuteReply:
         """Note the call and wait for its answer."""
         call = Call(address, request, asyncio.get_running_loop().create_future())
@@ -83,7 +90,7 @@ class ScriptedTransport:
             self.out[request.node_id] -= 1
 
     async def deliver_many(
-        self, address: Address, requests: Sequence[ExecuteRequest], seconds: float
+        self, address: Place, requests: Sequence[ExecuteRequest], seconds: float
     ) -> list[Ending]:
         """Note a call for each, and wait for all."""
         self.batches.append(([request.request_id for request in requests], seconds))
@@ -98,7 +105,7 @@ class ScriptedTransport:
 
     async def cancel(
         self,
-        address: Address,
+        address: Place,
         request_id: str,
         node_id: int | None,
         epoch: int | None,

@@ -13,15 +13,17 @@ from typing import Any, Final, TypeVar
 
 from edgeplane.agent.batches import Batches
 from edgeplane.agent.executions import Executions
-from edgeplane.agent.refusals import Outdated, TooLarge, WrongMethod
+from edgeplane.agent.refusals import Outdated
 from edgeplane.agent.requests import read_batch, read_cancel, read_request
 from edgeplane.model.errors import (
     DomainError,
     Internal,
     Invalid,
     NotFound,
+    TooLarge,
     TooMany,
     Unauthenticated,
+    WrongMethod,
 )
 from edgeplane.observe.crashpoints import crash_point
 from edgeplane.wire import (

@@ -1,19 +1,7 @@
 """The agent's own refusals, where the contract's errors need a status or a word more."""
 
-from edgeplane.model.errors import AlreadyExists, Internal, NotAllowed, WrongState
+from edgeplane.model.errors import AlreadyExists, Internal, WrongState
 from edgeplane.wire import RefusalData
-
-
-class WrongMethod(NotAllowed):
-    """The path is there, and takes another method."""
-
-    status = 405
-
-
-class TooLarge(NotAllowed):
-    """More was sent than is read."""
-
-    status = 413
 
 
 class Unavailable(Internal):

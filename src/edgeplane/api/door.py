@@ -16,7 +16,7 @@ from edgeplane.api import errors, metrics, tasks
 from edgeplane.api.envelope import JSON, refuse
 from edgeplane.api.parts import Parts
 from edgeplane.api.tally import Tally
-from edgeplane.model.errors import DomainError, Invalid, NotAllowed, TooMany
+from edgeplane.model.errors import DomainError, Invalid, NotAllowed, TooLarge, TooMany
 from edgeplane.observe.metrics import CONTENT_TYPE
 from edgeplane.services.monitoring import Monitoring
 from edgeplane.wire import MAX_BODY_BYTES
@@ -29,7 +29,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BODY_SECONDS = 30.0  #: how long a body may take to arrive
 MAX_BODIES_BYTES = 128 << 20  #: of bodies that are here and not answered yet, of all requests
-_TOO_LARGE = 413
 _TIMEOUT = 408
 _JSON = (b"content-type", JSON.encode())
 
@@ -167,12 +166,6 @@ class _Answer:
         await self._send({"type": "http.response.body", "body": body})
 
 
-class _TooLarge(NotAllowed):
-    """A body above the bound."""
-
-    status = _TOO_LARGE
-
-
 class _TooSlow(NotAllowed):
     """A body that did not arrive in time."""
 
@@ -183,7 +176,7 @@ async def _read_body(scope: Scope, receive: Receive, held: _Held) -> bytes:
     """Read a body whole, within its bounds of size and time."""
     declared = _header(scope["headers"], b"content-length")
     if declared is not None and declared.isdigit() and int(declared[:12]) > MAX_BODY_BYTES:
-        raise _TooLarge(f"body: at most {MAX_BODY_BYTES} bytes")
+        raise TooLarge(f"body: at most {MAX_BODY_BYTES} bytes")
     parts: list[bytes] = []
     size, more = 0, True
     try:
@@ -192,7 +185,7 @@ async def _read_body(scope: Scope, receive: Receive, held: _Held) -> bytes:
                 part, more = await _receive(receive)
                 size += len(part)
                 if size > MAX_BODY_BYTES:
-                    raise _TooLarge(f"body: at most {MAX_BODY_BYTES} bytes")
+                    raise TooLarge(f"body: at most {MAX_BODY_BYTES} bytes")
                 held.add(part)
                 parts.append(part)
     except TimeoutError:

@@ -10,18 +10,11 @@ import ipaddress
 from collections.abc import Mapping
 from typing import Final
 
-from edgeplane.model.errors import BadCredentials, Forbidden, NotAllowed, Unauthenticated
+from edgeplane.model.errors import BadCredentials, Forbidden, Unauthenticated, WrongMethod
 
 PATH: Final = "/metrics"
-_METHOD_NOT_ALLOWED = 405
 #: What a proxy adds: who comes through one is not who connects.
 _FORWARDED = (b"forwarded", b"via", b"x-forwarded-for", b"x-real-ip")
-
-
-class _WrongMethod(NotAllowed):
-    """Not a way to look."""
-
-    status = _METHOD_NOT_ALLOWED
 
 
 def check_caller(
@@ -42,7 +35,7 @@ def check_caller(
 
     """
     if method != "GET":
-        raise _WrongMethod(f"method {method[:20]} is not allowed here")
+        raise WrongMethod(f"method {method[:20]} is not allowed here")
     if token is not None:
         _check_token(token, headers.get(b"authorization"))
     elif not _is_loopback(peer) or any(name in headers for name in _FORWARDED):

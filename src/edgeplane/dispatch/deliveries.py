@@ -14,8 +14,9 @@ from edgeplane.dispatch import runner
 from edgeplane.dispatch.holdings import Holding
 from edgeplane.dispatch.meters import Meters
 from edgeplane.dispatch.work import Delivery, Result, Room
+from edgeplane.model.nodes import NodeTransport
 from edgeplane.model.tasks import Lane, Outcome, Report, Task, lane_of
-from edgeplane.transport.base import AgentTransport, TransportError
+from edgeplane.transport.base import AgentTransport, Inbound, TransportError
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,13 @@ class Deliveries:
             holding.in_flight.update((each.task.id, each.task.attempts) for each in shipment)
             running = asyncio.create_task(self._deliver(shipment, holding))
             self._out[running] = shipment
+
+    def acknowledge(self, results: Sequence[Result]) -> None:
+        """Tell agents that connect out whose results are committed."""
+        for result in results:
+            node, task = result.delivery.node, result.task
+            if node.transport is NodeTransport.SYNC:
+                self._transport.committed(Inbound(node.id), task.request_id, task.run)
 
     def withdraw(self, deliveries: Sequence[Delivery]) -> None:
         """Ask agents not to do what was cancelled while it was out, if they have not done it."""

@@ -204,6 +204,7 @@ class Engine:
     def _take_in(self, turn: Turn, results: list[Result], started: float, *, renewed: bool) -> None:
         """Bring memory in line with what was committed, and send off what began."""
         self._holdings.land(results)
+        self._deliveries.acknowledge(results)
         if not self._holdings:
             self._renew_at = started + self._limits.renew_seconds
         self._holdings.take_in(turn, started, renewed=renewed)

@@ -1,26 +1,26 @@
 """One request to a node: send its tasks, and say in a report for each what came of it."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from msgspec import Raw
 
 from edgeplane.dispatch.work import Delivery
-from edgeplane.model.nodes import Node
 from edgeplane.model.tasks import Outcome, Report
 from edgeplane.observe.crashpoints import crash_point
 from edgeplane.transport.base import (
-    Address,
     AgentTransport,
     Busy,
     Ending,
     Outdated,
+    Place,
     Refused,
     Stale,
     TransportError,
     Unanswered,
     Unreachable,
 )
+from edgeplane.transport.routes import addresses
 from edgeplane.wire import ExecuteRequest
 
 #: The agent keeps the task's own time limit; ours allows for the way there and back.
@@ -59,17 +59,17 @@ async def deliver(transport: AgentTransport, shipment: Sequence[Delivery]) -> li
         if failures and time.monotonic() - begun > ADDRESSES_SECONDS:
             failures.append(f"{address} and what follows: not tried, out of time")
             break
+        tried = transport.shown(address)
         left = [number for number, report in enumerate(reports) if report is None]
         requests = [_request(shipment[number]) for number in left]
         endings = await _send(transport, address, requests, seconds)
         for number, ending in zip(left, endings, strict=True):
             reached = not isinstance(ending, Unreachable)
-            reports[number] = _report(ending, str(address)) if reached else None
+            reports[number] = _report(ending, tried) if reached else None
         lost = [str(ending) for ending in endings if isinstance(ending, Unreachable)]
         if not lost:
             break
         failures.append(lost[0])
-        tried = str(address)
     away = Report(outcome=Outcome.UNREACHABLE, message="; ".join(failures), address=tried)
     return [report or away for report in reports]
 
@@ -93,7 +93,7 @@ async def withdraw(transport: AgentTransport, delivery: Delivery) -> str:
 
 
 async def _send(
-    transport: AgentTransport, address: Address, requests: Sequence[ExecuteRequest], seconds: float
+    transport: AgentTransport, address: Place, requests: Sequence[ExecuteRequest], seconds: float
 ) -> Sequence[Ending]:
     if len(requests) > 1:
         return await transport.deliver_many(address, requests, seconds)
@@ -133,11 +133,3 @@ def _report(ending: Ending, address: str) -> Report:
         output=ending.output,
         address=address,
     )
-
-
-def addresses(node: Node) -> Iterator[Address]:
-    """Yield a node's addresses: the main one, then its enabled sub-IPs."""
-    yield Address(node.main_ip, node.agent_port)
-    for sub in node.sub_ips:
-        if sub.enabled:
-            yield Address(sub.ip, node.agent_port)

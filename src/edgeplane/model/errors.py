@@ -10,6 +10,8 @@
     ├── Invalid              2002  400   malformed
     │   ├── Missing          2001  400   a parameter is not there
     │   └── NotAllowed       2003  400   well formed, but outside what is allowed
+    │       ├── WrongMethod  2003  405   the path takes another method
+    │       └── TooLarge     2003  413   more than is read
     ├── NotFound             3001  404
     ├── AlreadyExists        3002  409
     ├── WrongState           3003  409   the current state does not allow it
@@ -79,6 +81,18 @@ class NotAllowed(Invalid):
     """A parameter is well formed, but its value is not allowed."""
 
     code = 2003
+
+
+class WrongMethod(NotAllowed):
+    """The path is there, and takes another method."""
+
+    status = 405
+
+
+class TooLarge(NotAllowed):
+    """More was sent than is read."""
+
+    status = 413
 
 
 class NotFound(DomainError):

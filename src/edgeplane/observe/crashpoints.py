@@ -25,6 +25,7 @@ CONTROL_POINTS: Final = (
     "deliver.after_answer",
     "settle.before_commit",
     "settle.after_commit",
+    "attach.after_commit",
 )
 AGENT_POINTS: Final = (
     "agent.before_begin",

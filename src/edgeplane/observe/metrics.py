@@ -143,6 +143,8 @@ _ENGINE = (
     _gauge("edgeplane_deliveries_out", "Attempts that are out."),
     _gauge("edgeplane_mailboxes_held", "Mailboxes this process holds."),
     _gauge("edgeplane_connections_idle", "Connections to agents kept for the next delivery."),
+    _gauge("edgeplane_agents_connected", "Agents that connected out, and are connected here."),
+    _counter("edgeplane_exchanges_total", "Exchanges of agents that connected out."),
     _counter("edgeplane_connections_made_total", "Connections made to agents."),
     _counter("edgeplane_requests_sent_total", "Requests sent to agents."),
 )

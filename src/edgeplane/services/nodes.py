@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from edgeplane.model.errors import NotFound, WrongState
 from edgeplane.model.nodes import NewNode, Node, NodeStatus, NodeTransport, SubIP
-from edgeplane.store import mailboxes, nodes, task_moves, tasks
+from edgeplane.store import mailboxes, nodes, presence, task_moves, tasks
 from edgeplane.store.database import Database
 from edgeplane.store.workers import Tx
 
@@ -76,6 +76,8 @@ def _update(tx: Tx, node_id: int, change: NodeChange) -> Node:
         # Whoever was not reached was looked for somewhere else.
         task_moves.pull_forward(tx, [node_id])
         mailboxes.note_reach(tx, [node_id], reached=True)
+    if new.transport is not old.transport:
+        presence.forget(tx, node_id)
     mailboxes.mark_work(tx, [node_id])
     return _there(tx, node_id)
 

@@ -68,7 +68,7 @@ def attach(tx: Tx, node_ids: Collection[int], replica: str) -> None:
         return
     boxes = mailboxes.lock(tx, node_ids)
     returned = sorted(n for n, box in boxes.items() if box.unreachable_since is not None)
-    # On MySQL an assignment sees those left of it: the owner is compared before it is written.
+    # On MySQL an assignment sees what those before it wrote: next_at stands before owner.
     _ATTACH.change(tx, {"me": replica, "now": tx.now}, nodes=sorted(boxes))
     task_moves.pull_forward(tx, returned)
     mailboxes.note_reach(tx, returned, reached=True)
@@ -78,6 +78,11 @@ def detach(tx: Tx, node_ids: Collection[int], replica: str) -> None:
     """Note that agents are no longer connected to a replica, where they are not to another."""
     if node_ids:
         _DETACH.change(tx, {"me": replica}, nodes=sorted(node_ids))
+
+
+def forget(tx: Tx, node_id: int) -> None:
+    """Note that a node's agent is connected to nobody: it is to be called by push."""
+    tx.conn.execute(update(node_mailboxes).where(_M.node_id == node_id).values(via=None))
 
 
 def attached(tx: Tx, replica: str) -> set[int]:

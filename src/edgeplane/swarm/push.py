@@ -12,11 +12,18 @@ from functools import partial
 from importlib.metadata import version
 from typing import Final
 
-from edgeplane.agent.refusals import Outdated, TooLarge, WrongMethod
+from edgeplane.agent.refusals import Outdated
 from edgeplane.agent.requests import read_batch, read_cancel, read_request
 from edgeplane.http1 import answers
 from edgeplane.http1.incoming import Arrival, Incoming
-from edgeplane.model.errors import DomainError, NotFound, TooMany, Unauthenticated
+from edgeplane.model.errors import (
+    DomainError,
+    NotFound,
+    TooLarge,
+    TooMany,
+    Unauthenticated,
+    WrongMethod,
+)
 from edgeplane.swarm.agents import Agent
 from edgeplane.swarm.batches import Batch
 from edgeplane.swarm.fleet import Fleet

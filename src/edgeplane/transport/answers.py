@@ -69,7 +69,7 @@ def read_batch(answer: Answer, request_ids: Sequence[str]) -> list[Ending]:
     """
     found: defaultdict[str, deque[Ending]] = defaultdict(deque)
     for raw in _read(answer, _results_decoder).results:
-        item = _result(raw)
+        item = read_result(raw)
         if item is not None:
             found[item[0]].append(item[1])
     return [
@@ -111,7 +111,7 @@ def _check_id(told: str, asked: str) -> None:
         raise Unanswered(f"agent answered for another request: {told[:64]}")
 
 
-def _result(raw: Raw) -> tuple[str, Ending] | None:
+def read_result(raw: Raw) -> tuple[str, Ending] | None:
     """Return one result of a batch and whose it is; None where it is not understood."""
     try:
         refusal = _refusal_decoder.decode(raw)

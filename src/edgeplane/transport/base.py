@@ -32,6 +32,20 @@ class Address:
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """An agent that connects out: it is found by its node."""
+
+    node_id: int
+
+    def __str__(self) -> str:
+        """Say how it comes."""
+        return "sync"
+
+
+Place = Address | Inbound  #: where an agent is found
+
+
 class TransportError(Exception):
     """A delivery that brought no result."""
 
@@ -68,10 +82,14 @@ Ending = ExecuteReply | TransportError  #: what became of one of many
 
 
 class AgentTransport(Protocol):
-    """Carries tasks to an agent and their results back."""
+    """Carries tasks to agents and their results back."""
+
+    def shown(self, address: Place) -> str:
+        """Return the address an agent is reached at, for people."""
+        ...
 
     async def deliver(
-        self, address: Address, request: ExecuteRequest, seconds: float
+        self, address: Place, request: ExecuteRequest, seconds: float
     ) -> ExecuteReply:
         """Hand over a task and wait up to ``seconds`` for its result.
 
@@ -82,7 +100,7 @@ class AgentTransport(Protocol):
         ...
 
     async def deliver_many(
-        self, address: Address, requests: Sequence[ExecuteRequest], seconds: float
+        self, address: Place, requests: Sequence[ExecuteRequest], seconds: float
     ) -> list[Ending]:
         """Hand over tasks together; return a result or an error for each, in their order.
 
@@ -95,7 +113,7 @@ class AgentTransport(Protocol):
 
     async def cancel(
         self,
-        address: Address,
+        address: Place,
         request_id: str,
         node_id: int | None,
         epoch: int | None,
@@ -112,6 +130,10 @@ class AgentTransport(Protocol):
             TransportError: see the tree above.
 
         """
+        ...
+
+    def committed(self, address: Place, request_id: str, attempt: int) -> None:
+        """Note that the result of a delivered run is committed."""
         ...
 
     async def close(self) -> None:
