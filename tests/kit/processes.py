@@ -113,12 +113,14 @@ class ControlPlane(Process):
 
     def __init__(self, folder: Path, env: Mapping[str, str] | None = None) -> None:
         self.port = free_port()
+        self.sync_port = free_port()  #: where agents that connect out come in
         self.folder = folder
         self.token = ""
         folder.mkdir(parents=True, exist_ok=True)
         settings = {
             "EDGEPLANE_STATE_DIR": str(folder / "state"),
             "HTTP_ADDR": f"127.0.0.1:{self.port}",
+            "SYNC_HTTP_ADDR": f"127.0.0.1:{self.sync_port}",
             "AGENT_TOKEN": AGENT_TOKEN,
             "JWT_SECRET": JWT_SECRET,
             "ADMIN_PASSWORD": ADMIN_PASSWORD,
@@ -163,9 +165,11 @@ class ControlPlane(Process):
         assert answer["code"] == 0, answer
         return answer["data"]
 
-    def add_node(self, port: int, name: str = "node", ip: str = "127.0.0.1") -> int:
+    def add_node(
+        self, port: int = 9090, name: str = "node", ip: str = "127.0.0.1", transport: str = "push"
+    ) -> int:
         """Register a node; return its id."""
-        node = {"name": name, "mainIP": ip, "agentPort": port}
+        node = {"name": name, "mainIP": ip, "agentPort": port, "transport": transport}
         return int(self.data("POST", "/nodes/create", node)["id"])
 
     def task(self, task_id: int) -> dict[str, Any]:
@@ -237,7 +241,7 @@ def _clean_environ() -> dict[str, str]:
     """Return this environment without any setting of ours, nor a proxy."""
     ours = (
         *("EDGEPLANE_", "MYSQL_", "REDIS_", "JWT_", "AGENT_", "METRICS_"),
-        *("HTTP_ADDR", "MIGRATE", "ADMIN_"),
+        *("HTTP_ADDR", "SYNC_HTTP_ADDR", "MIGRATE", "ADMIN_"),
     )
     return {
         name: value

@@ -17,6 +17,9 @@ from edgeplane.transport.base import (
     Unanswered,
     Unreachable,
 )
+from edgeplane.transport.links import Links
+from edgeplane.transport.routes import Routes
+from edgeplane.transport.sync import SyncTransport
 from edgeplane.wire import ExecuteReply
 from kit import factories
 from kit.agents import Hangup, Scripted, http, refusal, reply
@@ -73,6 +76,11 @@ class Addresses:
 
     async def close(self):
         """Nothing to end."""
+
+
+def over(push):
+    """Return the transport of the house, whose way to agents that are called is this one."""
+    return Routes(push, SyncTransport(Links()))
 
 
 async def deliver(transport, delivery):
@@ -188,7 +196,7 @@ async def test_over_a_real_socket_the_agents_word_decides(agent, push, step, out
     """``data.status`` under code 0 and HTTP 200 is a result; nothing else is."""
     agent.script.append(step)
     delivery = a_delivery(main_ip="127.0.0.1", port=agent.address.port)
-    report = await deliver(push, delivery)
+    report = await deliver(over(push), delivery)
     assert report.outcome is outcome
     assert words in report.message
 
@@ -200,11 +208,11 @@ async def test_a_sub_ip_of_the_other_family_is_reached(push):
     await running.start("::1", port)
     try:
         delivery = a_delivery("-127.0.0.2", "::1", main_ip="127.0.0.1", port=port)
-        report = await deliver(push, delivery)
+        report = await deliver(over(push), delivery)
         assert report.outcome is Outcome.SUCCEEDED
     finally:
         await running.stop()
-    report = await deliver(push, delivery)
+    report = await deliver(over(push), delivery)
     assert report.outcome is Outcome.UNREACHABLE
     assert report.message.count("connection refused") == 2
     assert f"[::1]:{port}" in report.message
