@@ -336,7 +336,7 @@ class Links:
         """End a link; what its agent holds open is answered with a refusal."""
         if self._by_node.get(link.node_id) is link:
             del self._by_node[link.node_id], self._by_name[link.name]
-            link.refuse(f"node: {words}", again=1)
+            link.refuse(f"node: {words}", again=1 + int(_random.uniform(0, self.reconnect)))
             link.end()
             self.ended(link.node_id)
 

@@ -13,7 +13,7 @@ from edgeplane.transport.base import Busy, Inbound, Refused, Unanswered, Unreach
 from edgeplane.transport.links import Links, Pace
 from edgeplane.transport.sync import SyncTransport
 from edgeplane.transport.sync_door import SyncDoor
-from edgeplane.wire import SYNC_PATH, ExecuteRequest
+from edgeplane.wire import ExecuteRequest
 from kit.sync_agent import TOKEN, SyncAgent, ended
 
 NODE = Inbound(7)
@@ -317,4 +317,3 @@ async def test_the_door_closes(place, agent):
     await place.transport.close()
     answer = await held
     assert (answer.status, answer.retry_after) == (409, "1")
-    assert SYNC_PATH.endswith("/sync")
