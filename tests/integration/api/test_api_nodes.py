@@ -14,6 +14,7 @@ KEYS = [
     "agentPort",
     "enabled",
     "status",
+    "transport",
     "subIPs",
     "labels",
     "createdAt",
@@ -32,12 +33,13 @@ async def test_a_node_is_answered_whole(api):
     assert list(node) == KEYS
     assert TIME.fullmatch(node["createdAt"])
     assert node["updatedAt"] == node["createdAt"]
-    assert {key: node[key] for key in KEYS[1:8]} == {
+    assert {key: node[key] for key in KEYS[1:9]} == {
         "name": "edge-1",
         "mainIP": "192.0.2.1",
         "agentPort": 9090,
         "enabled": True,
         "status": "offline",
+        "transport": "push",
         "subIPs": [],
         "labels": {},
     }
@@ -376,3 +378,16 @@ async def test_an_unknown_filter_value_is_no_empty_list(api, query, code):
     answer = await api.get("/nodes", **query)
     assert answer.brief == (400, code)
     assert answer.message.startswith(next(iter(query)))
+
+
+async def test_a_node_whose_agent_connects_out(api):
+    """Its transport is set, shown, listed by and changed; another word is refused."""
+    node = await api.data("/nodes/create", a_node(transport="sync"))
+    assert node["transport"] == "sync"
+    await api.data("/nodes/create", a_node("edge-2"))
+    assert (await api.data("/nodes", transport="sync"))["list"] == [node]
+    changed = await api.data("/nodes/update", {"id": node["id"], "transport": "push"})
+    assert changed["transport"] == "push"
+    assert (await api.data("/nodes", transport="sync"))["list"] == []
+    refused = await api.post("/nodes/create", a_node("edge-3", transport="pigeon"))
+    assert refused.code == 2002
