@@ -22,6 +22,15 @@ from kit.factories import add_nodes
 PATIENCE = 10
 
 
+class Here(Presence):
+    """The presence of a replica named "me", and what it has told."""
+
+    def __init__(self, database, links):
+        self.told = []
+        self.links = links
+        super().__init__(database, links, "me", lambda ids: self.told.append(set(ids)))
+
+
 @pytest.fixture
 async def node_id(database):
     """Register a node whose agent connects out."""
@@ -45,10 +54,8 @@ def box(database, node_id):
 
 @pytest.fixture
 async def here(database):
-    """Run the presence of a replica named "me", told hints kept."""
-    made = Presence(database, Links(), "me", lambda ids: made.told.append(set(ids)))
-    made.told = []
-    made.links = made._links
+    """Run it."""
+    made = Here(database, Links())
     made.start()
     yield made
     await made.stop()
