@@ -79,7 +79,7 @@ class Link:
     """One connected agent."""
 
     __slots__ = (
-        "_acknowledged", "_asked", "_cancels", "_early", "_flushing", "_links", "_settling",
+        "_acknowledged", "_asked", "_cancels", "_early", "_flushing", "_greeted", "_links", "_settling",
         "_uncancelled", "_unsent", "exchange", "former", "held", "held_until", "name", "node_id",
         "peer", "session", "since", "wait",
     )  # fmt: skip
@@ -104,6 +104,7 @@ class Link:
         self._settling: set[Fence] = set()  #: told, and not committed yet
         self._acknowledged: dict[Fence, None] = {}
         self._flushing = False
+        self._greeted = False  #: this session has had a reply: it knows its node and its times
 
     # the engine's side
 
@@ -164,12 +165,15 @@ class Link:
         self.let_go()
         self.held, self.held_until = held, self.since + self.wait
         self._flush()
+        if not self._greeted:
+            self.let_go()
 
     def restart(self, session: str, peer: str) -> None:
         """Go on with an agent that has started anew, or with another that speaks for its node."""
         self.former = (*self.former[-_MAX_FORMER:], self.session)
         self.refuse(f"node: another agent speaks for {self.name} now, from {peer}", _RIVAL_SECONDS)
         self.session, self.peer, self.exchange = session, peer, 0
+        self._greeted = False
         self._early.clear()
         self._acknowledged.clear()
         self._send_again()
@@ -279,6 +283,7 @@ class Link:
         acknowledged = [Told(*fence) for fence in self._acknowledged]
         self._acknowledged.clear()
         self.wait = _random.uniform(*self._links.pace.hold)
+        self._greeted = True
         return SyncReply(
             self.node_id, tasks, cancels, acknowledged, self.wait, 0.0, self._links.reconnect
         )

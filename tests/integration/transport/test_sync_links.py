@@ -70,9 +70,10 @@ async def place():
 
 
 @pytest.fixture
-def agent(place):
-    """The agent of node 7."""
+async def agent(place):
+    """The agent of node 7, which is known here: its first exchange has been answered."""
     made = place.agent()
+    await made.sync()
     yield made
     made.cut()
 
@@ -103,7 +104,7 @@ async def test_a_result_is_not_acknowledged_before_it_is_committed(place, agent)
     agent.hold(results=[ended("r-1")])
     await delivery
     again = agent.hold(results=[ended("r-1")])
-    link = await place.linked(3)
+    link = await place.linked(4)
     link.let_go()
     assert (await again).acknowledged == []
 
@@ -133,7 +134,7 @@ async def test_a_newer_exchange_frees_the_older(place, agent):
     assert (await older).tasks == []
     delivery = asyncio.create_task(place.transport.deliver(NODE, asked(), PATIENCE))
     assert len((await newer).tasks) == 1
-    late = {"node": "node-1", "session": "session-1", "exchange": 1, "results": [ended("r-1")]}
+    late = {"node": "node-1", "session": "session-1", "exchange": 2, "results": [ended("r-1")]}
     answer = await agent.post(json.dumps(late).encode())
     assert json.loads(answer.body)["data"]["tasks"] == []
     assert (await delivery).status == "success", "what comes late is heard all the same"
@@ -219,6 +220,16 @@ async def test_cancel(place, agent):
     assert await cancel == "done"
 
 
+async def test_the_first_exchange_is_answered_at_once(place):
+    """An agent learns its node and its times, and is handed what waits already."""
+    agent = place.agent()
+    reply = await agent.sync()
+    assert (reply.node_id, reply.tasks) == (7, [])
+    assert 25 <= reply.wait_seconds <= 50
+    assert reply.reconnect_seconds == 1.0
+    agent.cut()
+
+
 async def test_nobody_there(place):
     """Without an agent nothing is sent, and that is told."""
     with pytest.raises(Unreachable, match="not connected"):
@@ -253,9 +264,10 @@ async def test_an_agent_that_stays_away_is_gone(place, agent):
 
 async def test_an_exchange_is_held_for_so_long_only(place, agent):
     """With nothing to do it is answered when its time is over, and the agent stays."""
-    place.links.pace = Pace(hold=(0.0, 0.0))
-    reply = await agent.sync()
-    assert (reply.tasks, reply.cancels, reply.wait_seconds) == ([], [], 0.0)
+    held = agent.hold()
+    (await place.linked(2)).held_until = 0.0
+    reply = await held
+    assert (reply.tasks, reply.cancels) == ([], [])
     assert len(place.links) == 1
 
 
@@ -264,7 +276,7 @@ async def test_a_rival_takes_over_and_the_first_is_told(place, agent):
     held = asyncio.create_task(agent.ask())
     await place.linked()
     rival = place.agent(session="session-of-another")
-    rival.hold()
+    await rival.sync()
     answer = await held
     assert (answer.status, answer.retry_after) == (409, "10")
     assert b"another agent speaks for node-1 now" in answer.body
@@ -289,12 +301,12 @@ async def test_a_rival_takes_over_and_the_first_is_told(place, agent):
 )
 async def test_misuse(place, agent, given, status, words):
     """Each is answered in the envelope, in words, and changes nothing."""
-    body = given.pop("body", b'{"node":"node-1","session":"s2345678","exchange":1}')
+    body = given.pop("body", b'{"node":"node-2","session":"s2345678","exchange":1}')
     answer = await agent.post(body, **given)
     assert answer.status == status
     assert words in json.loads(answer.body)["message"]
     assert answer.retry_after == "10"
-    assert len(place.links) == 0
+    assert [link.session for link in place.links] == ["session-1"]
 
 
 async def test_large_payloads_go_one_by_one(place, agent):
