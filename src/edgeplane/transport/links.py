@@ -79,9 +79,9 @@ class Link:
     """One connected agent."""
 
     __slots__ = (
-        "_acknowledged", "_asked", "_cancels", "_early", "_flushing", "_greeted", "_links", "_settling",
-        "_uncancelled", "_unsent", "exchange", "former", "held", "held_until", "name", "node_id",
-        "peer", "session", "since", "wait",
+        "_acknowledged", "_asked", "_cancels", "_early", "_flushing", "_greeted", "_links",
+        "_settling", "_uncancelled", "_unsent", "exchange", "former", "held", "held_until", "name",
+        "node_id", "peer", "session", "since", "wait",
     )  # fmt: skip
 
     def __init__(self, links: "Links", node_id: int, name: str, session: str, peer: str) -> None:
