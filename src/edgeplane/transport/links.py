@@ -117,6 +117,8 @@ class Link:
             self._settling.add(fence)
             future.set_result(early.ending)
             return future
+        if former := self._asked.get(fence):
+            self.give_up(former.request, "it was asked for again")
         self._acknowledged.pop(fence, None)  # asked for anew: an old word on it is no answer
         self._settling.discard(fence)
         self._asked[fence] = self._unsent[fence] = _Asked(request, future)
@@ -124,11 +126,14 @@ class Link:
         return future
 
     def give_up(self, request: ExecuteRequest, why: str) -> None:
-        """Wait no longer for a run."""
+        """Wait no longer for a run, as this very request has asked for it."""
         fence = _fence(request)
+        asked = self._asked.get(fence)
+        if asked is None or asked.request is not request:
+            return
+        del self._asked[fence]
         self._unsent.pop(fence, None)
-        asked = self._asked.pop(fence, None)
-        if asked is not None and not asked.future.done():
+        if not asked.future.done():
             asked.future.set_result(self._without_word(asked, why))
 
     def cancel(self, order: CancelRequest) -> "asyncio.Future[CancelState]":

@@ -191,6 +191,22 @@ async def test_what_nobody_asks_for_is_acknowledged_in_the_end(place, agent, mon
     assert [told.request_id for told in (await held).acknowledged] == ["r-9"]
 
 
+async def test_whoever_asks_last_is_answered(place, agent):
+    """A run may be asked for again while its first asker still waits: its lease has lapsed."""
+    held = agent.hold()
+    await place.linked()
+    first = asyncio.create_task(place.transport.deliver(NODE, asked(), PATIENCE))
+    await held
+    held = agent.hold()
+    await place.linked(3)
+    second = asyncio.create_task(place.transport.deliver(NODE, asked(), PATIENCE))
+    assert [t.request_id for t in (await held).tasks] == ["r-1"]
+    with pytest.raises(Unanswered, match="asked for again"):
+        await first
+    agent.hold(results=[ended("r-1")])
+    assert (await second).status == "success"
+
+
 async def test_refusals_are_results(place, agent):
     """Each says what kind of failure it is, as over push."""
     first = agent.hold()
