@@ -5,21 +5,17 @@ the same time is bounded where all that runs is bounded.
 """
 
 import asyncio
-import logging
 from typing import Final
 
 from edgeplane.agent.executions import Executions
-from edgeplane.agent.refusals import Outdated
-from edgeplane.model.errors import DomainError, Internal, TooMany
+from edgeplane.agent.results import result_of
+from edgeplane.model.errors import TooMany
 from edgeplane.model.tasks import DEFAULT_TIMEOUT_SECONDS
-from edgeplane.wire import BatchRefusal, BatchReply, ExecuteReply, ExecuteRequest
+from edgeplane.wire import BatchReply, ExecuteRequest
 
 MAX_BATCHES: Final = 128
 #: What is past its time by more has its effect under way; the others' results wait no longer.
 LATE_SECONDS: Final = 0.5
-
-_log = logging.getLogger(__name__)
-_Result = ExecuteReply | BatchRefusal
 
 
 class Batches:
@@ -43,7 +39,9 @@ class Batches:
         if self._under_way >= self._limit:
             raise TooMany(f"{self._limit} batches are under way; ask again", retry_after=1)
         self._under_way += 1
-        answers = [asyncio.create_task(self._one(request)) for request in requests]
+        answers = [
+            asyncio.create_task(result_of(self._executions, request)) for request in requests
+        ]
         try:
             limits = [request.timeout_seconds or DEFAULT_TIMEOUT_SECONDS for request in requests]
             await asyncio.wait(answers, timeout=max(limits) + LATE_SECONDS)
@@ -52,24 +50,3 @@ class Batches:
             for answer in answers:
                 answer.cancel()
             self._under_way -= 1
-
-    async def _one(self, request: ExecuteRequest) -> _Result:
-        try:
-            return await self._executions.execute(request)
-        except DomainError as error:
-            return _refusal(request.request_id, error)
-        except Exception:  # noqa: BLE001  whatever it is, the others are answered
-            _log.exception("request %s failed unexpectedly", request.request_id)
-            words = "internal error; the agent's log has it under this requestId"
-            return _refusal(request.request_id, Internal(words))
-
-
-def _refusal(request_id: str, error: DomainError) -> BatchRefusal:
-    return BatchRefusal(
-        request_id,
-        error.status,
-        error.code,
-        error.message,
-        retry_after=error.retry_after if isinstance(error, TooMany) else None,
-        data=error.data if isinstance(error, Outdated) else None,
-    )

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import signal
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,6 +19,7 @@ from edgeplane.agent.executors.base import Executor
 from edgeplane.agent.journal import Journal
 from edgeplane.agent.journal_file import JournalFile
 from edgeplane.agent.settings import AgentSettings
+from edgeplane.agent.syncing import LAST_SECONDS, Speaker, Syncing
 from edgeplane.http1.bounds import Bounds
 from edgeplane.listening import GRACE_SECONDS, Server
 from edgeplane.observe.logs import say
@@ -33,7 +36,7 @@ class Parts:
     """What must be in hand before the agent can run."""
 
     settings: AgentSettings
-    listener: socket.socket
+    listener: socket.socket | None  #: None where it connects out
     journal: JournalFile
     executor: Executor
 
@@ -41,25 +44,57 @@ class Parts:
 def run(parts: Parts) -> bool:
     """Serve until SIGTERM or SIGINT; say whether every thread has come back."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(parts))
+        return runner.run(_live(parts))
 
 
-async def _serve(parts: Parts) -> bool:
+async def _live(parts: Parts) -> bool:
     journal = Journal(parts.journal)
     executions = Executions(journal, parts.executor)
-    health = _health(parts, journal, executions)
-    app = AgentApp(executions, parts.settings.token.value, health)
-    address = replace(parts.settings.listen, port=parts.listener.getsockname()[1])
-    server = Server(app, lambda: say(f"Agent server running on {address}"), BOUNDS)
-    asked = asyncio.Event()
-    server.stop_on_signals(asked.set)
-    stopped = asyncio.create_task(_stop(asked, executions), name="stop")
-    await server.serve(sockets=[parts.listener])
-    await stopped
+    if parts.listener is None:
+        await _connect_out(parts.settings, executions)
+    else:
+        await _listen(parts, parts.listener, executions, _health(parts, journal, executions))
     written = await journal.close()
     if not executions.stuck:
         parts.executor.close()
     return written and not executions.stuck
+
+
+async def _listen(
+    parts: Parts,
+    listener: socket.socket,
+    executions: Executions,
+    health: Callable[[], HealthReply],
+) -> None:
+    """Answer whoever connects."""
+    app = AgentApp(executions, parts.settings.token.value, health)
+    address = replace(parts.settings.listen, port=listener.getsockname()[1])
+    server = Server(app, lambda: say(f"Agent server running on {address}"), BOUNDS)
+    asked = asyncio.Event()
+    server.stop_on_signals(asked.set)
+    stopped = asyncio.create_task(_stop(asked, executions), name="stop")
+    await server.serve(sockets=[listener])
+    await stopped
+
+
+async def _connect_out(settings: AgentSettings, executions: Executions) -> None:
+    """Listen nowhere; ask a control plane for work."""
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    speaker = Speaker(
+        node=settings.node,
+        urls=settings.control,
+        token=settings.token.value,
+        version=version("edgeplane"),
+        tls=ssl.create_default_context() if any(url.tls for url in settings.control) else None,
+    )
+
+    def ready(node_id: int) -> None:
+        say(f"Agent running as node {settings.node} (id {node_id})")
+
+    await Syncing(speaker, executions, ready).run(asked, STOP_SECONDS - LAST_SECONDS)
 
 
 async def _stop(asked: asyncio.Event, executions: Executions) -> None:

@@ -37,6 +37,8 @@ AGENT_POINTS: Final = (
     "agent.after_answer",
     "agent.before_cancel",
     "agent.after_cancel",
+    "agent.before_tell",
+    "agent.after_tell",
 )
 
 _MAX_DIGITS = 9
