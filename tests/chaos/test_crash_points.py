@@ -18,7 +18,7 @@ from edgeplane.store.urls import sqlite_url
 from edgeplane.store.workers import Tx
 from kit import factories
 from kit.ports import free_port
-from kit.processes import Agent
+from kit.processes import Agent, ControlPlane
 from kit.tables import Tables
 from kit.waiting import until
 
@@ -58,11 +58,15 @@ CASES = {
     "agent.after_answer": Left("*", effect=True),
     "agent.before_cancel": Left("*", effect=False),
     "agent.after_cancel": Left("*", effect=False),
+    "agent.before_tell": Left("*", effect=True, passages=(1, 3)),
+    "agent.after_tell": Left("*", effect=True, passages=(1, 3)),
 }
 
 
 CANCEL_POINTS = ("agent.before_cancel", "agent.after_cancel")
-EXECUTE_POINTS = [point for point in AGENT_POINTS if point not in CANCEL_POINTS]
+#: Passed by an agent that connects out.
+TELL_POINTS = ("agent.before_tell", "agent.after_tell")
+EXECUTE_POINTS = [point for point in AGENT_POINTS if point not in {*CANCEL_POINTS, *TELL_POINTS}]
 #: Passed on the way of an operation alone.
 OPERATION_POINTS = [
     point for point in CONTROL_POINTS if point.startswith(("operation.", "fanout."))
@@ -231,6 +235,32 @@ def test_an_agent_killed_while_it_cancels_has_done_it_or_not(tmp_path, point):
         "unknown" if cancelled else "done"
     )
     assert agent.stop() == 0
+
+
+@pytest.mark.parametrize(("point", "passage"), _each(TELL_POINTS))
+def test_an_agent_killed_while_it_tells_does_nothing_twice(tmp_path, point, passage):
+    """Restarted, it tells from its journal what it had done, and does the rest."""
+    control = ControlPlane(tmp_path / "control").up()
+    node_id = control.add_node(transport="sync", name="edge-1")
+    url = f"http://127.0.0.1:{control.sync_port}"
+    agent = Agent(tmp_path / "agent", {"EDGEPLANE_CONTROL": url, "EDGEPLANE_NODE": "edge-1"})
+    try:
+        agent.start(EDGEPLANE_CRASH_AT=f"{point}:{passage}")
+        asked = {"nodeId": node_id, "type": "reload"}
+        made = [control.data("POST", "/agent-tasks/create", asked)["id"] for _ in range(5)]
+        assert agent.wait() == -signal.SIGKILL
+        seen = {file: file.stat().st_mtime_ns for file in agent.work.glob("cmdb_*")}
+        assert bool(seen) is CASES[point].effect
+        agent.start()
+        for task_id in made:
+            assert control.wait_for_task(task_id)["attempts"] >= 1
+        there = {file: file.stat().st_mtime_ns for file in agent.work.glob("cmdb_*")}
+        assert len(there) == 5
+        assert {file: there[file] for file in seen} == seen
+        assert (agent.stop(), control.stop()) == (0, 0)
+    finally:
+        agent.kill()
+        control.kill()
 
 
 def _fail_and_retry(stage, control, agent):

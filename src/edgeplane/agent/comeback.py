@@ -114,7 +114,8 @@ class News:
             self._say(logging.WARNING, f"control plane {url} {verb}: {trouble}")
             return
         words = f"control plane {url} refuses this agent ({trouble.status}): {trouble}"
-        self._say(logging.WARNING if passing(trouble.status) else logging.ERROR, words)
+        by_itself = passing(trouble.status) or trouble.status == _CONFLICT
+        self._say(logging.WARNING if by_itself else logging.ERROR, words)
 
     def _say(self, level: int, words: str) -> None:
         now = time.monotonic()

@@ -5,6 +5,7 @@ are not read, so the bearer token goes nowhere else.
 """
 
 import asyncio
+import os
 import socket
 import time
 from ssl import SSLCertVerificationError, SSLContext, SSLError
@@ -154,4 +155,6 @@ def _words(error: OSError) -> str:
         return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, SSLError):
         return f"no TLS: {error.reason or error}"
-    return str(error.strerror or error).lower()
+    if isinstance(error, socket.gaierror) or not error.errno:
+        return str(error.strerror or error).lower()
+    return os.strerror(error.errno).lower()

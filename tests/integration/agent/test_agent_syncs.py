@@ -16,7 +16,11 @@ from kit.sync_control import SyncControl, task
 NODE = "edge-1"
 
 #: On a machine that is busy with other tests a fast task may take more than a moment.
-LONG_MOMENT = "from edgeplane.agent import syncing; syncing.MOMENT_SECONDS = 10.0"
+LONG_MOMENT = """
+from edgeplane.agent import syncing
+syncing.MOMENT_SECONDS = 10.0
+syncing.SIGN_SECONDS = 1000.0
+"""
 
 
 @pytest.fixture
@@ -181,7 +185,7 @@ def test_it_listens_nowhere(connect, control):
     control.next().reply()
     control.next()
     pid = agent._process.pid
-    links = (os.readlink(f) for f in Path(f"/proc/{pid}/fd").iterdir())
+    links = [str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir()]
     inodes = {found[1] for link in links if (found := re.fullmatch(r"socket:\[(\d+)\]", link))}
     assert inodes
     listening, connected = set(), set()
@@ -274,13 +278,10 @@ def test_an_agent_killed_while_it_tells_makes_one_effect(connect, control, point
 
 def _certificate(folder, *names):
     file, key = folder / "control.crt", folder / "control.key"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-        + ["-subj", "/CN=control", "-addext", f"subjectAltName={','.join(names)}"]
-        + ["-keyout", str(key), "-out", str(file)],
-        check=True,
-        capture_output=True,
-    )
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-subj", "/CN=control", "-addext", f"subjectAltName={','.join(names)}"]
+    command += ["-keyout", str(key), "-out", str(file)]
+    subprocess.run(command, check=True, capture_output=True)
     both = folder / "both.pem"
     both.write_bytes(key.read_bytes() + file.read_bytes())
     return both, file

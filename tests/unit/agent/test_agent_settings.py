@@ -1,5 +1,6 @@
 """The agent's settings: defaults, and one line for what cannot be used."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,25 @@ def test_the_defaults_are_the_documented_ones(load, tmp_path):
     assert loaded.state_dir == tmp_path / "state"
     assert loaded.token.source == str(tmp_path / "state" / "agent_token")
     assert loaded.token.value == load().token.value
+    assert loaded.control == ()
+
+
+def test_an_agent_that_connects_out_is_told_where_and_for_whom(load):
+    """Its token is the control plane's; its node has the machine's name unless another is set."""
+    loaded = load(EDGEPLANE_CONTROL="http://a,https://b:1", AGENT_TOKEN="t" * 20)
+    assert [str(url) for url in loaded.control] == ["http://a:8081", "https://b:1"]
+    assert loaded.node == socket.gethostname()
+    assert load(EDGEPLANE_NODE="edge 1").node == "edge 1"
+
+
+def test_a_token_is_not_made_up_for_an_agent_that_connects_out(load, tmp_path):
+    """One kept in the state folder is taken, and nothing is left there otherwise."""
+    with pytest.raises(SettingError, match="^AGENT_TOKEN: must be the control plane's"):
+        load(EDGEPLANE_CONTROL="http://a")
+    kept = tmp_path / "state" / "agent_token"
+    assert not kept.exists()
+    kept.write_text("kept-from-the-control-plane\n")
+    assert load(EDGEPLANE_CONTROL="http://a").token.value == "kept-from-the-control-plane"
 
 
 @pytest.mark.parametrize(
@@ -45,6 +65,8 @@ def test_the_defaults_are_the_documented_ones(load, tmp_path):
         ("EDGEPLANE_CRASH_AT", "agent.after_begin:\u0663"),
         ("EDGEPLANE_CRASH_AT", "agent.after_begin:" + "9" * 5000),
         ("EDGEPLANE_AGENT_STATE_DIR", "/proc/nowhere"),
+        ("EDGEPLANE_CONTROL", "control:8081"),
+        ("EDGEPLANE_NODE", "n" * 129),
     ],
 )
 def test_a_malformed_setting_is_refused_by_name(load, name, value):

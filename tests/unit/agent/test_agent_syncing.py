@@ -53,6 +53,7 @@ class Loop:
 async def agent(start, control, monkeypatch):
     """Start the loop of an agent, with executions the test can hold."""
     monkeypatch.setattr(syncing, "LAST_SECONDS", 0.2)
+    monkeypatch.setattr(syncing, "SIGN_SECONDS", 1000.0)
     made = Loop(start(), [control.url], [control])
     yield made
     made.syncing._executions._workers._executor.gate.set()
@@ -104,6 +105,22 @@ async def test_a_slow_task_is_told_at_once_in_a_newer_exchange(agent, executor, 
     newer.reply(acknowledged=[("slow", 1)])
     assert (await agent.next()).results == []
     assert control.connections == 2
+
+
+async def test_the_first_exchange_is_answered_because_of_a_newer_one(start, control, monkeypatch):
+    """With nothing to do it would be held, and nobody would know whether all is well."""
+    monkeypatch.setattr(syncing, "SIGN_SECONDS", 0.01)
+    agent = Loop(start(), [control.url], [control])
+    first, newer = await agent.next(), await agent.next()
+    assert {first.request.exchange, newer.request.exchange} == {1, 2}
+    first.reply()
+    while not agent.nodes:
+        await asyncio.sleep(0.001)
+    assert control.none_waits()
+    newer.reply()
+    await agent.next()
+    await agent.end()
+    assert control.none_waits()
 
 
 async def test_what_ends_while_two_exchanges_are_open_waits_for_one(agent, executor, control):
@@ -301,7 +318,9 @@ async def test_a_refusal_is_told_in_its_own_words_and_tried_again(agent, caplog,
     (await agent.next()).reply(acknowledged=[("r1", 1)])
     assert (await agent.next()).results == []
     said = [record for record in caplog.records if "refuses this agent" in record.message]
-    assert [record.levelno for record in said] == [logging.ERROR]
+    assert [record.levelno for record in said] == [
+        logging.WARNING if status == 409 else logging.ERROR
+    ]
     assert f"({status}): not\nlike this" in said[0].message
 
 
