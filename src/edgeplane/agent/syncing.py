@@ -33,7 +33,6 @@ from edgeplane.wire import SyncRequest
 MAX_OPEN: Final = 2  #: exchanges at the same time
 MOMENT_SECONDS: Final = 0.02  #: after a reply, for what has just begun: it may end at once
 LEISURE_SECONDS: Final = 0.02  #: after a reply that has nothing in it: it may come at once
-SIGN_SECONDS: Final = 1.0  #: without a first reply, until it is asked for: somebody may wait for it
 FIRST_SECONDS: Final = 60.0  #: for the first answer in a talk
 SILENCE_SECONDS: Final = 10.0  #: beyond what a reply says
 LAST_SECONDS: Final = 2.0  #: for what is told before the agent ends
@@ -83,7 +82,6 @@ class Syncing:
         self._pause = 0.0  #: before the next exchange
         self._begun: Sequence[asyncio.Task[None]] = ()  #: by the last reply
         self._connected = False
-        self._sign_wanted = False
         self._uplink = self._uplink_to(speaker.urls[0])
 
     async def run(self, asked_to_stop: asyncio.Event, grace: float) -> None:
@@ -119,7 +117,6 @@ class Syncing:
         self._connected = False
         self._patience = max(FIRST_SECONDS, self._patience)
         opened: set[asyncio.Task[None]] = set()
-        impatience = asyncio.get_running_loop().call_later(SIGN_SECONDS, self._want_a_sign)
         try:
             while True:
                 exchange = asyncio.create_task(self._exchange(self._outbox.load()))
@@ -127,7 +124,6 @@ class Syncing:
                 opened.add(exchange)
                 await self._until_due(opened)
         finally:
-            impatience.cancel()
             for exchange in opened:
                 exchange.cancel()
             await asyncio.gather(*opened, return_exceptions=True)
@@ -142,15 +138,9 @@ class Syncing:
             if not opened:
                 await self._rest()
                 return
-            if (self._outbox.untold or self._sign_wanted) and len(opened) < MAX_OPEN:
-                self._sign_wanted = False
+            if self._outbox.untold and len(opened) < MAX_OPEN:
                 return
             await self._stirred.wait()
-
-    def _want_a_sign(self) -> None:
-        """See to it that the very first exchange is answered: because of a newer one it is."""
-        self._sign_wanted = self._on_node is not None
-        self._stirred.set()
 
     async def _rest(self) -> None:
         """Wait as long as the reply says, and a moment for what it began, to tell that too."""

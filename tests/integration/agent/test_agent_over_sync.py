@@ -105,14 +105,14 @@ def test_it_comes_back_to_a_control_plane_that_was_killed(launch, tmp_path):
     url = f"http://127.0.0.1:{control.sync_port}"
     try:
         agent = launch(EDGEPLANE_CONTROL=url, EDGEPLANE_NODE="edge-1")
-        control.wait_for_task(_create(control, node_id))
+        control.wait_for_task(_create(control, node_id), seconds=45)
         control.kill()
         agent.logged("lost: ")
         control.up()
-        control.wait_for_task(_create(control, node_id))
+        control.wait_for_task(_create(control, node_id), seconds=45)
         assert control.stop() == 0
         control.up()
-        control.wait_for_task(_create(control, node_id))
+        control.wait_for_task(_create(control, node_id), seconds=45)
         assert len(agent.effects()) == 3
         assert agent.stop() == 0
     finally:

@@ -50,13 +50,12 @@ class Loop:
 
 
 @pytest.fixture
-async def agent(start, control, monkeypatch):
+async def agent(start, executor, control, monkeypatch):
     """Start the loop of an agent, with executions the test can hold."""
     monkeypatch.setattr(syncing, "LAST_SECONDS", 0.2)
-    monkeypatch.setattr(syncing, "SIGN_SECONDS", 1000.0)
     made = Loop(start(), [control.url], [control])
     yield made
-    made.syncing._executions._workers._executor.gate.set()
+    executor.gate.set()
     await made.end()
 
 
@@ -105,22 +104,6 @@ async def test_a_slow_task_is_told_at_once_in_a_newer_exchange(agent, executor, 
     newer.reply(acknowledged=[("slow", 1)])
     assert (await agent.next()).results == []
     assert control.connections == 2
-
-
-async def test_the_first_exchange_is_answered_because_of_a_newer_one(start, control, monkeypatch):
-    """With nothing to do it would be held, and nobody would know whether all is well."""
-    monkeypatch.setattr(syncing, "SIGN_SECONDS", 0.01)
-    agent = Loop(start(), [control.url], [control])
-    first, newer = await agent.next(), await agent.next()
-    assert {first.request.exchange, newer.request.exchange} == {1, 2}
-    first.reply()
-    while not agent.nodes:
-        await asyncio.sleep(0.001)
-    assert control.none_waits()
-    newer.reply()
-    await agent.next()
-    await agent.end()
-    assert control.none_waits()
 
 
 async def test_what_ends_while_two_exchanges_are_open_waits_for_one(agent, executor, control):
@@ -329,11 +312,12 @@ async def test_what_can_pass_is_a_warning_and_is_tried_again(agent, caplog, monk
     """With the time that is asked for."""
     asked = []
     seconds = comeback.Comeback.seconds
-    monkeypatch.setattr(
-        comeback.Comeback,
-        "seconds",
-        lambda self, trouble: asked.append(seconds(self, trouble)) or 0.0,
-    )
+
+    def at_once(made, trouble):
+        asked.append(seconds(made, trouble))
+        return 0.0
+
+    monkeypatch.setattr(comeback.Comeback, "seconds", at_once)
     (await agent.next()).refuse(status, 3004, "too many", "Retry-After: 40")
     assert (await agent.next()).results == []
     assert 40 <= asked[0] <= 60

@@ -16,16 +16,18 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 class Server:
     """Answers each request with the same bytes; keeps what it was sent, and who sent it."""
 
+    url: ControlUrl
+
     def __init__(self):
         self.answer = ANSWER
         self.requests = []
         self.writers = []
 
     async def start(self):
-        """Listen; return the URL."""
+        """Listen."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
-        return ControlUrl("127.0.0.1", self.port, tls=False)
+        self.url = ControlUrl("127.0.0.1", self.port, tls=False)
 
     async def stop(self):
         """End everything."""
@@ -51,7 +53,7 @@ class Server:
 async def server():
     """Make a server that answers."""
     made = Server()
-    made.url = await made.start()
+    await made.start()
     yield made
     await made.stop()
 
