@@ -81,8 +81,8 @@ def load(environ: Environ) -> AgentSettings:
 
 def _node(environ: Environ) -> str:
     name = environ.text("EDGEPLANE_NODE") or socket.gethostname()
-    if not 0 < len(name) <= MAX_NODE_NAME:
-        raise SettingError(f"EDGEPLANE_NODE: must have 1 to {MAX_NODE_NAME} characters")
+    if not 0 < len(name) <= MAX_NODE_NAME or not name.isprintable():
+        raise SettingError(f"EDGEPLANE_NODE: must have 1 to {MAX_NODE_NAME} printable characters")
     return name
 
 

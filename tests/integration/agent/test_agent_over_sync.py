@@ -1,5 +1,11 @@
 """The real control plane and the real agent that connects out to it."""
 
+import random
+import socket
+import struct
+import threading
+from contextlib import suppress
+
 import pytest
 
 from kit.processes import ControlPlane
@@ -66,6 +72,81 @@ def test_what_was_asked_while_it_was_away_is_done_when_it_is_back(connect, contr
         control.wait_for_task(task_id)
     assert made.stat().st_mtime_ns == seen
     assert len(agent.effects()) == 2
+
+
+class Scissors:
+    """A way to a control plane on which each connection is cut after some bytes, to or fro."""
+
+    def __init__(self, to_port, seed):
+        self._to_port = to_port
+        self._random = random.Random(seed)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.cuts = 0
+        self._threads = []
+        self._start(self._accept)
+
+    def close(self):
+        """End it; whoever talks through it has to be gone."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
+        self._listener.close()
+
+    def _start(self, work, *given):
+        thread = threading.Thread(target=work, args=given, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self):
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._to_port))
+                left = [self._random.randint(1, 6_000)]
+                self._start(self._pump, client, server, left)
+                self._start(self._pump, server, client, left)
+
+    def _pump(self, source, target, left):
+        with suppress(OSError):
+            while data := source.recv(min(65_536, max(1, left[0]))):
+                target.sendall(data)
+                left[0] -= len(data)
+                if left[0] <= 0:
+                    self.cuts += 1
+                    target.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    break
+        for one in (source, target):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        target.close()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_connections_cut_anywhere_lose_nothing_and_repeat_nothing(connect, control, seed):
+    """In the middle of requests and replies, again and again."""
+    name = f"cut-{seed}"
+    node_id = control.add_node(name=name, transport="sync")
+    scissors = Scissors(control.sync_port, seed)
+    agent = connect(
+        name,
+        EDGEPLANE_CONTROL=scissors.url,
+        before="from edgeplane.agent import comeback\ncomeback.Comeback.seconds = lambda *_: 0.02",
+    )
+    asked = []
+    for kind in ["purge_cache", "reload", "apply_config", "purge_cache"] * 10:
+        asked.append(_create(control, node_id, kind))
+        if len(asked) % 4 == 0:
+            control.wait_for_task(asked[-1], seconds=45)
+    for task_id in asked:
+        if control.task(task_id)["status"] != "superseded":
+            control.wait_for_task(task_id, seconds=45)
+    assert scissors.cuts > 10
+    made = agent.err.count("[SUCCESS]")
+    assert made == len(agent.effects())
+    assert "Traceback" not in agent.err
+    assert agent.stop() == 0
+    scissors.close()
 
 
 def test_a_large_payload_arrives_unchanged(connect, control):

@@ -67,6 +67,8 @@ def test_a_token_is_not_made_up_for_an_agent_that_connects_out(load, tmp_path):
         ("EDGEPLANE_AGENT_STATE_DIR", "/proc/nowhere"),
         ("EDGEPLANE_CONTROL", "control:8081"),
         ("EDGEPLANE_NODE", "n" * 129),
+        ("EDGEPLANE_NODE", "no\udcffUTF-8"),
+        ("EDGEPLANE_NODE", "two\nlines"),
     ],
 )
 def test_a_malformed_setting_is_refused_by_name(load, name, value):
