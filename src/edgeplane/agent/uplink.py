@@ -12,6 +12,7 @@ from ssl import SSLCertVerificationError, SSLContext, SSLError
 from typing import Any, Final
 
 from edgeplane.agent.control_urls import ControlUrl
+from edgeplane.http1 import keepalive
 from edgeplane.http1.outgoing import Answer, Connection, ConnectionEnded
 from edgeplane.wire import MAX_BODY_BYTES, SYNC_PATH
 
@@ -21,13 +22,6 @@ MAX_ADDRESSES: Final = 4  #: of one name that are tried
 MAX_REPLY_BYTES: Final = 2 * MAX_BODY_BYTES  #: a largest payload, and all that may come beside it
 IDLE_SECONDS: Final = 30.0  #: a second connection that is not needed any more is closed then
 
-#: A cut link shows within about 12 s, though nothing is sent: in a held exchange nothing is.
-_KEEPALIVE: Final = (
-    ("TCP_KEEPIDLE", 5),  # seconds
-    ("TCP_KEEPINTVL", 2),  # seconds
-    ("TCP_KEEPCNT", 3),
-    ("TCP_USER_TIMEOUT", 12_000),  # milliseconds
-)
 _AddressInfo = tuple[int, int, int, str, Any]
 
 
@@ -127,7 +121,7 @@ class Uplink:
         plain = socket.socket(family, kind, protocol)
         try:
             plain.setblocking(False)
-            _watch(plain)
+            keepalive.watch(plain)
             await loop.sock_connect(plain, place)
             _, connection = await loop.create_connection(
                 lambda: Connection(MAX_REPLY_BYTES),
@@ -139,15 +133,6 @@ class Uplink:
             plain.close()
             raise
         return connection
-
-
-def _watch(plain: socket.socket) -> None:
-    """Have the kernel notice a link that is cut."""
-    plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for name, value in _KEEPALIVE:
-        if hasattr(socket, name):
-            plain.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _words(error: OSError) -> str:

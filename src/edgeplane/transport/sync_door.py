@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from edgeplane import jsonbody
-from edgeplane.http1 import answers
+from edgeplane.http1 import answers, keepalive
 from edgeplane.http1.incoming import Arrival, Incoming
 from edgeplane.model.errors import (
     DomainError,
@@ -118,6 +118,7 @@ class SyncConnection(Incoming):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Refuse one too many."""
         super().connection_made(transport)
+        keepalive.watch(transport.get_extra_info("socket"))
         if len(self._door.connections) >= self._door.most:
             self.transport.write(answers.TOO_MANY)
             self.transport.close()
