@@ -49,6 +49,7 @@ CASES = {
     "fanout.claimed": Left(None, effect=False, passages=(1, 2)),
     "fanout.before_commit": Left(None, effect=False, passages=(1, 2)),
     "fanout.after_commit": Left("*", effect=False, passages=(1, 2)),
+    "attach.after_commit": Left("*", effect=False),
     "agent.before_begin": Left("*", effect=False),
     "agent.after_begin": Left("*", effect=False, passages=(1, 3)),
     "agent.draft_written": Left("*", effect=False, passages=(1, 2)),
@@ -71,7 +72,9 @@ EXECUTE_POINTS = [point for point in AGENT_POINTS if point not in {*CANCEL_POINT
 OPERATION_POINTS = [
     point for point in CONTROL_POINTS if point.startswith(("operation.", "fanout."))
 ]
-TASK_POINTS = [point for point in CONTROL_POINTS if point not in OPERATION_POINTS]
+#: Passed where an agent that connects out comes in.
+ATTACH_POINT = "attach.after_commit"
+TASK_POINTS = [point for point in CONTROL_POINTS if point not in {*OPERATION_POINTS, ATTACH_POINT}]
 
 
 def _each(points):
@@ -237,14 +240,41 @@ def test_an_agent_killed_while_it_cancels_has_done_it_or_not(tmp_path, point):
     assert agent.stop() == 0
 
 
+def _connecting_out(folder):
+    """Make a control plane and an agent that connects out to it."""
+    control = ControlPlane(folder / "control")
+    url = f"http://127.0.0.1:{control.sync_port}"
+    return control, Agent(folder / "agent", {"EDGEPLANE_CONTROL": url, "EDGEPLANE_NODE": "edge-1"})
+
+
+def test_a_control_plane_killed_as_an_agent_comes_has_it_back(tmp_path):
+    """The agent comes again by itself; what waited for it ends in one effect."""
+    control, agent = _connecting_out(tmp_path)
+    try:
+        control.up(EDGEPLANE_CRASH_AT=ATTACH_POINT)
+        node_id = control.add_node(transport="sync", name="edge-1")
+        made = control.data("POST", "/agent-tasks/create", {"nodeId": node_id, "type": "reload"})
+        agent.start()
+        assert control.wait() == -signal.SIGKILL
+        assert any(agent.work.glob("cmdb_*")) is CASES[ATTACH_POINT].effect
+        control.up()
+        assert control.wait_for_task(made["id"], seconds=45)["attempts"] >= 1
+        assert [file.name for file in agent.work.iterdir()] == [
+            f"cmdb_reload_{made['requestId']}.txt"
+        ]
+        assert agent.output.count("[SUCCESS]") == 1
+        assert (agent.stop(), control.stop()) == (0, 0)
+    finally:
+        agent.kill()
+        control.kill()
+
+
 @pytest.mark.parametrize(("point", "passage"), _each(TELL_POINTS))
 def test_an_agent_killed_while_it_tells_does_nothing_twice(tmp_path, point, passage):
     """Restarted, it tells from its journal what it had done, and does the rest."""
-    control = ControlPlane(tmp_path / "control").up()
-    node_id = control.add_node(transport="sync", name="edge-1")
-    url = f"http://127.0.0.1:{control.sync_port}"
-    agent = Agent(tmp_path / "agent", {"EDGEPLANE_CONTROL": url, "EDGEPLANE_NODE": "edge-1"})
+    control, agent = _connecting_out(tmp_path)
     try:
+        node_id = control.up().add_node(transport="sync", name="edge-1")
         agent.start(EDGEPLANE_CRASH_AT=f"{point}:{passage}")
         asked = {"nodeId": node_id, "type": "reload"}
         made = [control.data("POST", "/agent-tasks/create", asked)["id"] for _ in range(5)]
