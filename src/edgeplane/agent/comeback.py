@@ -14,7 +14,7 @@ from edgeplane.agent.uplink import NotReached, ReplyLost
 
 FIRST_WINDOW: Final = 2.0  #: until a reply says in which time lost connections are made anew
 LEAST_WINDOW: Final = 0.1
-MOST_WINDOW: Final = 30.0
+MOST_WINDOW: Final = 10.0  #: or as long as the window is: work waits for it
 REFUSED_SECONDS: Final = (15.0, 30.0)  #: what a person has to mend is asked again so much later
 MALFORMED_SECONDS: Final = 30.0
 MOST_SECONDS: Final = 3_600.0  #: whatever a control plane says

@@ -19,6 +19,7 @@ from edgeplane.wire import (
     MAX_TOLD,
     CancelRequest,
     CancelState,
+    ExecuteReply,
     ExecuteRequest,
     SyncReply,
     SyncRequest,
@@ -71,7 +72,7 @@ class _Asked:
 class _Early:
     """A result that nobody has asked for here yet."""
 
-    ending: Ending
+    reply: ExecuteReply
     since: float
 
 
@@ -115,7 +116,7 @@ class Link:
         early = self._early.pop(fence, None)
         if early is not None:
             self._settling.add(fence)
-            future.set_result(early.ending)
+            future.set_result(early.reply)
             return future
         if former := self._asked.get(fence):
             self.give_up(former.request, "it was asked for again")
@@ -236,8 +237,12 @@ class Link:
             if not asked.future.done():
                 self._settling.add(fence)
                 asked.future.set_result(ending)
-        elif fence not in self._settling and fence not in self._acknowledged:
+        elif fence in self._settling or fence in self._acknowledged:
+            return
+        elif isinstance(ending, ExecuteReply):
             self._early.setdefault(fence, _Early(ending, self.since))
+        else:  # refused to somebody else: whoever asks now may be answered otherwise
+            self.committed(fence)
 
     def _forget_early(self) -> None:
         """Acknowledge what nobody asks for: its task has ended otherwise, or runs anew."""

@@ -167,7 +167,7 @@ async def test_a_restarted_agent_is_asked_again(place, agent):
 async def test_a_result_nobody_asked_for_waits_for_whoever_does(place, agent):
     """A control plane that has started anew asks again, and has the answer already."""
     agent.hold(results=[ended("r-1", attempt=3)])
-    await place.linked()
+    await place.linked(2)
     answer = await place.transport.deliver(NODE, asked(attempt=3), PATIENCE)
     assert answer.message == "r-1 ended"
 
@@ -179,6 +179,18 @@ async def test_a_result_of_an_earlier_run_is_no_answer(place, agent):
     delivery = asyncio.create_task(place.transport.deliver(NODE, asked(attempt=2), PATIENCE))
     assert [t.attempt for t in (await held).tasks] == [2]
     agent.hold(results=[ended("r-1", attempt=1, status="failed"), ended("r-1", attempt=2)])
+    assert (await delivery).status == "success"
+
+
+async def test_a_refusal_nobody_asked_for_is_no_answer(place, agent):
+    """It was another owner who was refused; it is acknowledged, and this one asks."""
+    refusal = {"requestId": "r-1", "httpStatus": 409, "code": 3003, "error": "stale epoch 2"}
+    held = agent.hold(results=[{"attempt": 1, "result": refusal}])
+    await place.linked(2)
+    delivery = asyncio.create_task(place.transport.deliver(NODE, asked(), PATIENCE))
+    reply = await held
+    assert [t.request_id for t in reply.tasks] == ["r-1"]
+    agent.hold(results=[ended("r-1")])
     assert (await delivery).status == "success"
 
 
