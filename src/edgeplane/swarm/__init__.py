@@ -2,6 +2,6 @@
 
 An agent of the swarm is a local loopback address. It speaks the agent's protocol and keeps the
 agent's promises (a journal before effect and answer, one effect per request, epochs); its effect is
-a line in a file. Faults are drawn from a seed. How requests arrive is ``push``'s business; what the
-agents do with them, ``fleet``'s.
+a line in a file. Faults are drawn from a seed. How requests arrive is the business of
+``push`` (agents listen) or ``sync`` (they connect out); what the agents do with them, ``fleet``'s.
 """

@@ -1,5 +1,6 @@
 """An agent of the swarm, and what it remembers while it lives."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -22,6 +23,10 @@ class Line(Protocol):
         """End it as a process does that dies."""
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 @dataclass(slots=True, eq=False)
 class Agent:
     """One agent: what it knows, and what dies with it."""
@@ -34,6 +39,7 @@ class Agent:
     turn: int = 0  #: requests it has been asked
     running: "dict[str, Run]" = field(default_factory=dict)
     lines: set[Line] = field(default_factory=set)
+    back: Callable[[], None] = _nothing  #: called when it is back after it was killed
 
     def follow(self, request: ExecuteRequest | CancelRequest) -> WrongState | None:
         """Keep an epoch that is new for its node; return the refusal of one that is past."""
@@ -56,6 +62,7 @@ class Run:
     fate: Fate
     life: int
     attempt: int
+    arrived: float = field(default_factory=time.monotonic)
     begun: bool = False
     decided: bool = False
     called_off: str = ""  #: why it is to have no effect, if it has none yet

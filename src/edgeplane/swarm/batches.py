@@ -40,7 +40,7 @@ class Batch:
             self._end(cut=True)
             return
         self._results[number] = (
-            _refusal(self._requests[number].request_id, reply)
+            refusal(self._requests[number].request_id, reply)
             if isinstance(reply, DomainError)
             else reply
         )
@@ -56,7 +56,8 @@ class Batch:
             self._tell(None if cut else BatchReply(results))
 
 
-def _refusal(request_id: str, error: DomainError) -> BatchRefusal:
+def refusal(request_id: str, error: DomainError) -> BatchRefusal:
+    """Return an error as one result among others."""
     return BatchRefusal(
         request_id,
         error.status,

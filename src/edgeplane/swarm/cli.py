@@ -1,5 +1,6 @@
 """The command ``edgeplane-swarm``."""
 
+import socket
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,7 +13,7 @@ from edgeplane.http1.bounds import Bounds
 from edgeplane.listening import bind, within_files
 from edgeplane.observe import logs
 from edgeplane.observe.logs import one_line, say
-from edgeplane.swarm import push, registering, running
+from edgeplane.swarm import controls, push, registering, running
 from edgeplane.swarm.addresses import MAX_AGENTS
 from edgeplane.swarm.faults import Faults
 from edgeplane.swarm.running import Plan, StartError
@@ -39,13 +40,14 @@ class _Main(click.Group):
 def main() -> None:
     """Simulate a fleet of agents at 127.1.0.1, 127.1.0.2 and so on.
 
-    `edgeplane-swarm N` runs N of them.
+    `edgeplane-swarm N` runs N of them; with `--control` they connect out, and listen nowhere.
     """
 
 
 @main.command()
 @click.argument("agents", type=_COUNT)
-@click.option("--port", type=click.IntRange(0, 65_535), default=PORT, show_default=True)
+@click.option("--port", type=click.IntRange(0, 65_535), help=f"Listen here.  [default: {PORT}]")
+@click.option("--control", metavar="URL[,URL]", help="Listen nowhere: connect out, and sync.")
 @click.option("--token", envvar="AGENT_TOKEN", required=True, help="[AGENT_TOKEN]")
 @click.option("--journal", type=_PATH, default=Path("swarm.db"), show_default=True)
 @click.option("--no-journal", is_flag=True, help="Keep nothing: to measure a transport.")
@@ -63,8 +65,10 @@ def main() -> None:
 @click.option("--zombie", type=_CHANCE, default=0.0, help="Chance to answer far too late.")
 @click.option("--skew", type=_SECONDS, default=0.0, help="Most seconds a wall clock is off.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything by chance.")
-def run(agents: int, port: int, token: str, **knobs: Any) -> None:
+def run(agents: int, port: int | None, control: str | None, token: str, **knobs: Any) -> None:
     """Run AGENTS agents until SIGTERM or SIGINT; then print what it came to, as JSON."""
+    if control is not None and port is not None:
+        raise click.UsageError("--port is for agents that listen, --control for those that do not")
     logs.set_up()
     bounds = within_files(Bounds(connections=push.MOST))
     uniform = knobs.pop("jitter") == "uniform"
@@ -74,7 +78,8 @@ def run(agents: int, port: int, token: str, **knobs: Any) -> None:
     try:
         plan = Plan(
             agents=agents,
-            listener=bind("--port", ListenAddress("0.0.0.0", port)),  # noqa: S104  every 127.1.x.y
+            listener=_listener(PORT if port is None else port) if control is None else None,
+            controls=controls.find("--control", control, token) if control is not None else (),
             connections=bounds.connections,
             token=token,
             faults=Faults(uniform=uniform, **knobs),
@@ -92,13 +97,21 @@ def run(agents: int, port: int, token: str, **knobs: Any) -> None:
 @click.option("--url", envvar="EDGEPLANE_URL", required=True, help="[EDGEPLANE_URL]")
 @click.option("--token", envvar="EDGEPLANE_TOKEN", required=True, help="[EDGEPLANE_TOKEN]")
 @click.option("--port", type=click.IntRange(1, 65_535), default=PORT, show_default=True)
-def register(agents: int, url: str, token: str, port: int) -> None:
+@click.option(
+    "--transport", type=click.Choice(["push", "sync"]), default="push", show_default=True,
+    help="Sync: for agents that connect out.",
+)  # fmt: skip
+def register(agents: int, url: str, token: str, port: int, transport: str) -> None:
     """Create a node for each of AGENTS agents; those that are there stay as they are."""
     try:
-        made = registering.register(agents, url, token, port)
+        made = registering.register(agents, url, token, port, transport)
     except (ClientError, ValueError) as error:
         _give_up(str(error))
     say(f"registered {made} nodes, {agents - made} were there")
+
+
+def _listener(port: int) -> socket.socket:
+    return bind("--port", ListenAddress("0.0.0.0", port))  # noqa: S104  every 127.1.x.y
 
 
 def _give_up(reason: str) -> NoReturn:

@@ -49,6 +49,10 @@ class Fleet:
         """Return the agent of an address."""
         return self._agents.get(address)
 
+    def everyone(self) -> list[Agent]:
+        """Return all agents."""
+        return list(self._agents.values())
+
     def journal_size(self, agent: Agent) -> tuple[int, int]:
         """Return the entries of an agent's journal, and the bytes of everybody's."""
         return self._journal.entries(agent.number), self._journal.bytes_on_disk()
@@ -99,6 +103,7 @@ class Fleet:
         agent.epochs = self._journal.epochs(agent.number)
         agent.up = True
         self._effects.tell("back", agent.number)
+        agent.back()
 
     def _faulty(self, fate: Fate, request: ExecuteRequest, tell: Tell) -> Tell:
         """Return a way of answering that never answers, or too late."""

@@ -133,7 +133,7 @@ class Lives:
             status = "failed"
         else:
             self._counts.effects += 1
-            self._effects.make(number, request.request_id, request.type, run.asked.generation)
+            self._effects.make(run.asked, request.type, run.arrived)
         if run.fate.dies is Point.AFTER_EFFECT:
             self._kill(agent)
             return

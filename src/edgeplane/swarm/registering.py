@@ -13,7 +13,7 @@ from edgeplane.swarm.addresses import address_of, name_of
 SIDE_BY_SIDE: Final = 16
 
 
-def register(count: int, url: str, token: str, port: int) -> int:
+def register(count: int, url: str, token: str, port: int, transport: str) -> int:
     """Create the nodes of agents 1 to ``count``; return how many were not there before.
 
     Raises:
@@ -27,7 +27,12 @@ def register(count: int, url: str, token: str, port: int) -> int:
     def create(number: int) -> bool:
         if not hasattr(mine, "client"):
             mine.client = Client(url, token)
-        node = NewNode(name=name_of(number), main_ip=address_of(number), agent_port=port)
+        node = NewNode(
+            name=name_of(number),
+            main_ip=address_of(number),
+            agent_port=port,
+            transport=None if transport == "push" else transport,
+        )
         try:
             mine.client.create_node(node)
         except ApiError as error:

@@ -5,6 +5,7 @@ import signal
 import socket
 import sqlite3
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,15 @@ import uvloop
 
 from edgeplane.observe.logs import say
 from edgeplane.swarm import push
+from edgeplane.swarm.controls import Control
 from edgeplane.swarm.effects import Effects
 from edgeplane.swarm.faults import Faults
 from edgeplane.swarm.fleet import Fleet
 from edgeplane.swarm.journal import DurableJournal, ForgetfulJournal
 from edgeplane.swarm.journal_file import JournalFile
 from edgeplane.swarm.records import Journal
+from edgeplane.swarm.sync import SyncAgent
+from edgeplane.swarm.syncing import Syncing
 from edgeplane.swarm.tally import Tally
 
 
@@ -32,7 +36,8 @@ class Plan:
     """What is to run."""
 
     agents: int
-    listener: socket.socket
+    listener: socket.socket | None  #: None: agents connect out
+    controls: tuple[Control, ...]  #: to these
     connections: int  #: at the same time, at most
     token: str
     faults: Faults
@@ -81,10 +86,8 @@ async def _serve(plan: Plan, file: JournalFile | None, effects: Effects) -> None
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    door = push.Door(fleet, plan.token, tally, plan.connections)
-    end = await push.listen(door, plan.listener)
-    port = plan.listener.getsockname()[1]
-    say(f"Swarm of {plan.agents} agents running on port {port}")
+    end, where = await _open(plan, fleet, tally)
+    say(f"Swarm of {plan.agents} agents running {where}")
     while not stop.is_set():
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), 1.0)
@@ -97,11 +100,25 @@ async def _serve(plan: Plan, file: JournalFile | None, effects: Effects) -> None
     say(msgspec.json.encode(tally.summary()).decode())
 
 
+async def _open(plan: Plan, fleet: Fleet, tally: Tally) -> tuple[Callable[[], None], str]:
+    """Let the agents begin; return what ends that, and where they are in words."""
+    if plan.listener is not None:
+        door = push.Door(fleet, plan.token, tally, plan.connections)
+        end = await push.listen(door, plan.listener)
+        return end, f"on port {plan.listener.getsockname()[1]}"
+    most, seed = plan.connections, plan.faults.seed
+    shared = Syncing(fleet, plan.controls, tally, most=most, seed=seed)
+    shared.start(SyncAgent(shared, agent) for agent in fleet.everyone())
+    called = ", ".join(f"{control.address} port {control.port}" for control in plan.controls)
+    return shared.end, f"and connecting out to {called}"
+
+
 def _show(rate: int, tally: Tally) -> None:
     counts = tally.counts
     sys.stderr.write(
         f"{rate}/s; {counts.requests} requests, {counts.effects} effects,"
-        f" {counts.duplicates} duplicates, {counts.connections} connections,"
+        f" {counts.exchanges} exchanges, {counts.duplicates} duplicates,"
+        f" {counts.connections} connections,"
         f" {counts.kills} kills; p50 {tally.percentile(50)} ms, p99 {tally.percentile(99)} ms\n"
     )
     sys.stderr.flush()

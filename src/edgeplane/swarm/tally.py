@@ -12,7 +12,7 @@ _STEPS: Final = 8 * _PER_DECADE
 
 @dataclass(slots=True)
 class Counts:
-    """Plain numbers; all only grow, but ``connections``."""
+    """Plain numbers, by status in one case; all only grow, but ``connections``."""
 
     requests: int = 0
     effects: int = 0
@@ -31,6 +31,12 @@ class Counts:
     connections_made: int = 0
     most_connections: int = 0
     peak_per_second: int = 0
+    exchanges: int = 0  #: of agents that connect out; so are those below
+    lost_exchanges: int = 0  #: without a reply
+    reconnects: int = 0
+    unreached: int = 0  #: connections that could not be made
+    put_off: int = 0  #: told to come later: 429 and 503
+    turned_away: dict[int, int] = field(default_factory=dict)  #: by status
 
 
 @dataclass
