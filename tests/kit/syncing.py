@@ -64,7 +64,7 @@ class SyncControl:
     def __init__(self) -> None:
         self._came: asyncio.Queue[Exchange] = asyncio.Queue()
         self._server: asyncio.Server | None = None
-        self._writers: list[asyncio.StreamWriter] = []
+        self._connections: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
         self.port = 0
 
     async def listen(self, port: int = 0) -> "SyncControl":
@@ -87,12 +87,12 @@ class SyncControl:
         """End everything."""
         assert self._server is not None
         self._server.close()
-        for writer in self._writers:
+        for writer in self._connections:
             writer.transport.abort()
-        await self._server.wait_closed()
+        await asyncio.gather(*filter(None, self._connections.values()))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.append(writer)
+        self._connections[writer] = asyncio.current_task()
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()

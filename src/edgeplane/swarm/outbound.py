@@ -39,7 +39,7 @@ class Outbound(asyncio.Protocol):
     """One connection of one agent."""
 
     __slots__ = (
-        "_owner", "_parser", "_parts", "_size", "_whole", "busy", "deadline", "exchange",
+        "_keep", "_owner", "_parser", "_parts", "_size", "_status", "busy", "deadline", "exchange",
         "idle_since", "retry_after", "transport",
     )  # fmt: skip
 
@@ -50,7 +50,8 @@ class Outbound(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
         self._size = 0  #: bytes that have come of an answer
-        self._whole = False
+        self._status = 0  #: of an answer that is all here
+        self._keep = False  #: the connection may be used after it
         self.busy = False  #: an answer is due
         self.exchange = 0  #: the number of what was sent last
         self.deadline = NEVER  #: the loop's time at which its answer is given up
@@ -98,23 +99,24 @@ class Outbound(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.cut()
             return
-        if self._whole:
+        if self._status:
             self._hand_over()
 
     def _hand_over(self) -> None:
         body = b"".join(self._parts)
         self._parts = []
-        self._whole = self.busy = False
+        status, self._status = self._status, 0
+        self.busy = False
         self.deadline = NEVER
-        if not self._parser.should_keep_alive():
+        if not self._keep:
             self.transport.close()
-        self._owner.answered(self, self._parser.get_status_code(), body)
+        self._owner.answered(self, status, body)
 
     # the parser's side
 
     def on_message_begin(self) -> None:
         """Refuse a second answer to one request."""
-        if self._whole:
+        if self._status:
             raise _StopError
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -128,4 +130,7 @@ class Outbound(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Note that it is all here, unless another follows by itself."""
-        self._whole = self._parser.get_status_code() >= _FINAL
+        status = self._parser.get_status_code()
+        if status >= _FINAL:
+            self._status = status
+            self._keep = self._parser.should_keep_alive()

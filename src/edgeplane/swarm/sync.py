@@ -13,7 +13,9 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
+from edgeplane import jsonbody
 from edgeplane.model.errors import DomainError
+from edgeplane.model.tasks import check_kind, check_request_id
 from edgeplane.swarm.addresses import address_of, name_of
 from edgeplane.swarm.agents import Agent
 from edgeplane.swarm.batches import refusal
@@ -21,7 +23,7 @@ from edgeplane.swarm.controls import Control
 from edgeplane.swarm.outbound import Outbound
 from edgeplane.swarm.syncing import Syncing
 from edgeplane.swarm.telling import Telling
-from edgeplane.wire import CancelReply, ExecuteReply, SyncReply, SyncRequest
+from edgeplane.wire import CancelReply, ExecuteReply, ExecuteRequest, SyncReply, SyncRequest
 
 MOMENT_SECONDS: Final = 0.02  #: for what has just begun
 GRACE_SECONDS: Final = 10.0  #: beyond the time an exchange may be held
@@ -29,6 +31,7 @@ CONNECT_SECONDS: Final = 5.0
 IDLE_SECONDS: Final = 10.0  #: for a second connection that is not used
 MOST_RETURN_SECONDS: Final = 30.0
 FIRST_WAIT_SECONDS: Final = 60.0  #: before a control plane has said how long it holds
+FIRST_RECONNECT_SECONDS: Final = 5.0  #: and within what agents may return
 
 _OK: Final = 200
 _LATER: Final = frozenset({429, 503})
@@ -65,7 +68,7 @@ class SyncAgent:
         self._control = 0  #: which control plane is called
         self._failures = 0  #: returns in a row that brought no reply
         self._wait = FIRST_WAIT_SECONDS
-        self._reconnect = 1.0
+        self._reconnect = FIRST_RECONNECT_SECONDS
         self._forget()
         agent.lines.add(self)
         agent.back = self.start
@@ -167,8 +170,12 @@ class SyncAgent:
         for order in reply.cancels:
             fleet.cancel(agent, order, partial(self._hear_cancel, life, exchange))
         for task in reply.tasks:
-            fence = task.request_id, task.attempt
-            fleet.execute(agent, task, partial(self._hear, fence, (life, exchange, now)))
+            hear = partial(self._hear, (task.request_id, task.attempt), (life, exchange, now))
+            malformed = _malformed(task)
+            if malformed is not None:
+                hear(malformed)
+                continue
+            fleet.execute(agent, task, hear)
             if agent.life != life:
                 return
 
@@ -338,6 +345,17 @@ class SyncAgent:
         delay = self._shared.random.uniform(most / 2 if self._failures else 0, most)
         self._failures += 1
         self._timer = self._shared.loop.call_later(least + delay, self._go)
+
+
+def _malformed(task: ExecuteRequest) -> DomainError | None:
+    """Return why a task cannot be carried out, if that shows in its words."""
+    try:
+        check_request_id(task.request_id)
+        check_kind(task.type)
+        jsonbody.check_object(bytes(task.payload), "payload")
+    except DomainError as error:
+        return error
+    return None
 
 
 def _read(body: bytes) -> SyncReply | None:

@@ -11,7 +11,7 @@ import pytest
 from edgeplane.swarm import push
 from edgeplane.swarm.addresses import address_of
 from edgeplane.swarm.effects import Effects
-from edgeplane.swarm.faults import Faults
+from edgeplane.swarm.faults import Dice, Faults, Point
 from edgeplane.swarm.fleet import Fleet
 from edgeplane.swarm.journal import DurableJournal
 from edgeplane.swarm.journal_file import JournalFile
@@ -81,6 +81,16 @@ class SmallSwarm:
         self._end()
         self.journal.close()
         self.effects.close()
+
+
+def seed_that_kills(point: Point) -> int:
+    """Return a seed that kills the first agent in its first turn, at a point, and nobody else."""
+    for seed in range(10_000):
+        dice = Dice(Faults(kill=0.3, seed=seed))
+        others = [dice.fate(1, turn).dies for turn in (2, 3)] + [dice.fate(2, 1).dies]
+        if dice.fate(1, 1).dies is point and others == [None] * 3:
+            return seed
+    raise AssertionError
 
 
 def _numbers(address: str) -> list[int]:

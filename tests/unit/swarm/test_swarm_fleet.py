@@ -9,16 +9,7 @@ from edgeplane.swarm.addresses import address_of
 from edgeplane.swarm.faults import Dice, Faults, Point
 from edgeplane.transport.base import Address, Outdated, Refused, Stale, Unanswered
 from edgeplane.wire import CANCELLED, ExecuteReply, ExecuteRequest
-
-
-def _seed(point):
-    """Return a seed that kills the first agent in its first turn, at a point, and nobody else."""
-    for seed in range(10_000):
-        dice = Dice(Faults(kill=0.3, seed=seed))
-        others = [dice.fate(1, turn).dies for turn in (2, 3)] + [dice.fate(2, 1).dies]
-        if dice.fate(1, 1).dies is point and others == [None] * 3:
-            return seed
-    raise AssertionError
+from unit.swarm.conftest import seed_that_kills
 
 
 async def test_a_request_is_done_once_and_told_the_same_again(swarm):
@@ -41,7 +32,7 @@ async def test_agents_do_not_know_each_others_requests(swarm):
 @pytest.mark.parametrize("point", Point)
 async def test_a_killed_agent_makes_one_effect_all_the_same(swarm, point):
     """Wherever it dies: its journal says what it was at, and its file whether that was done."""
-    here = await swarm(kill=0.3, seed=_seed(point), down=0.01)
+    here = await swarm(kill=0.3, seed=seed_that_kills(point), down=0.01)
     with pytest.raises(Unanswered):
         await here.ask("r1")
     await here.back()
@@ -85,7 +76,7 @@ async def test_who_joins_under_a_new_epoch_dies_with_the_agent(swarm):
 @pytest.mark.parametrize("point", [Point.AFTER_BEGUN, Point.AFTER_EFFECT])
 async def test_a_swarm_that_is_started_again_knows_what_its_agents_were_at(swarm, point):
     """Journal and effects are read from their files."""
-    here = await swarm(kill=0.3, seed=_seed(point), down=0.01)
+    here = await swarm(kill=0.3, seed=seed_that_kills(point), down=0.01)
     await here.ask("done", agent=2)
     with pytest.raises(Unanswered):
         await here.ask("r1")
