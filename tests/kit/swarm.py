@@ -16,15 +16,22 @@ PROGRAM = str(Path(sys.executable).with_name("edgeplane-swarm"))
 
 
 class Swarm(Process):
-    """``edgeplane-swarm`` on a free port, with its journal and its effects in a folder."""
+    """``edgeplane-swarm`` on a free port, with its journal and its effects in a folder.
 
-    def __init__(self, folder: Path, agents: int, options: Sequence[str] = ()) -> None:
+    With ``control``, the URL of a sync listener, its agents connect out instead.
+    """
+
+    def __init__(
+        self, folder: Path, agents: int, options: Sequence[str] = (), control: str | None = None
+    ) -> None:
         self.agents = agents
+        self.control = control
         self.port = free_port()
         self.effects = folder / "effects.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
         files = ["--journal", str(folder / "journal.db"), "--effects", str(self.effects)]
-        command = [PROGRAM, str(agents), "--port", str(self.port), *files, *options]
+        place = ["--control", control] if control else ["--port", str(self.port)]
+        command = [PROGRAM, str(agents), *place, *files, *options]
         super().__init__(command, {"AGENT_TOKEN": AGENT_TOKEN}, folder)
 
     def up(self) -> "Swarm":
@@ -35,12 +42,13 @@ class Swarm(Process):
 
     def wait_until_up(self) -> None:
         """Wait until it listens, having been started."""
-        self.wait_for(f"Swarm of {self.agents} agents running on")
+        self.wait_for(f"Swarm of {self.agents} agents running")
 
     def register(self, control: ControlPlane) -> dict[str, int]:
         """Create its nodes; return the node of each address."""
         url = f"http://127.0.0.1:{control.port}"
-        command = [PROGRAM, "register", str(self.agents), "--url", url, "--port", str(self.port)]
+        command = [PROGRAM, "register", str(self.agents), "--url", url]
+        command += ["--transport", "sync"] if self.control else ["--port", str(self.port)]
         subprocess.run(
             command, env={"EDGEPLANE_TOKEN": control.token}, check=True, stdout=subprocess.DEVNULL
         )

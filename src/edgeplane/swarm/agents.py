@@ -1,6 +1,5 @@
 """An agent of the swarm, and what it remembers while it lives."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -62,7 +61,7 @@ class Run:
     fate: Fate
     life: int
     attempt: int
-    arrived: float = field(default_factory=time.monotonic)
+    taken: float  #: when it was let in; monotonic
     begun: bool = False
     decided: bool = False
     called_off: str = ""  #: why it is to have no effect, if it has none yet

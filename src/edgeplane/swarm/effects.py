@@ -5,12 +5,12 @@ It outlives their deaths and the swarm's, though not the machine's: it is not sy
 One JSON object a line::
 
     {"event": "effect", "agent": "127.1.0.1", "requestId": "r1", "type": "reload",
-     "generation": null, "arrived": 1234.4, "at": 1234.5}
+     "nodeId": 7, "generation": null, "epoch": 3, "taken": 1234.4, "at": 1234.5}
     {"event": "killed", "agent": "127.1.0.1", "at": 1235.0}
     {"event": "back", "agent": "127.1.0.1", "at": 1236.0}
 
-``at`` is this machine's monotonic clock, in seconds; ``arrived`` is when the request came of which
-it is the effect.
+``at`` is this machine's monotonic clock, in seconds; ``taken`` is when the request was let in,
+under its node's ``epoch``.
 """
 
 import os
@@ -47,8 +47,8 @@ class Effects:
             self._file = os.open(path, flags, 0o600)
             self._find(path, {(address_of(agent), name): (agent, name) for agent, name in begun})
 
-    def make(self, asked: Asked, kind: str, arrived: float) -> None:
-        """Make the effect of a request, once."""
+    def make(self, asked: Asked, kind: str, taken: float) -> None:
+        """Make the effect of a request, once; ``taken`` is when it was let in (monotonic)."""
         self._made.add((asked.agent, asked.request_id))
         self._append(
             {
@@ -56,8 +56,10 @@ class Effects:
                 "agent": address_of(asked.agent),
                 "requestId": asked.request_id,
                 "type": kind,
+                "nodeId": asked.node_id,
                 "generation": asked.generation,
-                "arrived": arrived,
+                "epoch": asked.epoch,
+                "taken": taken,
                 "at": time.monotonic(),
             }
         )

@@ -13,6 +13,7 @@ from edgeplane.wire import MAX_BODY_BYTES, MAX_REPLY_BYTES
 
 BODY_BYTES: Final = MAX_BODY_BYTES + MAX_REPLY_BYTES  #: of an answer: tasks, and words beside them
 AROUND_BYTES: Final = 64 << 10  #: of an answer beside its body
+CONNECT_SECONDS: Final = 5.0
 NEVER: Final = float("inf")
 
 _FINAL: Final = 200  #: answers of a lower status are followed by another
@@ -134,3 +135,19 @@ class Outbound(asyncio.Protocol):
         if status >= _FINAL:
             self._status = status
             self._keep = self._parser.should_keep_alive()
+
+
+async def connect(
+    owner: Owner, address: str, port: int, source: tuple[str, int] | None
+) -> Outbound:
+    """Open a connection, from a source if one is given.
+
+    Raises:
+        OSError: it could not be made, or not in time.
+
+    """
+    line = Outbound(owner)
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(CONNECT_SECONDS):
+        await loop.create_connection(lambda: line, address, port, local_addr=source)
+    return line

@@ -5,44 +5,30 @@ and tells of it with the next exchange; what ends later it tells in a newer exch
 connection, whereupon the older one is answered. The words are in docs/agent-protocol.md.
 """
 
-import asyncio
 from functools import partial
 from secrets import token_hex
 from typing import Final
 
 import msgspec
-from msgspec import Raw, Struct
 
-from edgeplane import jsonbody
 from edgeplane.model.errors import DomainError
-from edgeplane.model.tasks import check_kind, check_request_id
+from edgeplane.swarm import replies
 from edgeplane.swarm.addresses import address_of, name_of
 from edgeplane.swarm.agents import Agent
-from edgeplane.swarm.batches import refusal
 from edgeplane.swarm.controls import Control
-from edgeplane.swarm.outbound import Outbound
-from edgeplane.swarm.syncing import Syncing
+from edgeplane.swarm.outbound import Outbound, connect
+from edgeplane.swarm.syncing import Syncing, Task, Timer
 from edgeplane.swarm.telling import Telling
-from edgeplane.wire import CancelReply, ExecuteReply, ExecuteRequest, SyncReply, SyncRequest
+from edgeplane.wire import CancelReply, ExecuteReply, SyncReply, SyncRequest
 
 MOMENT_SECONDS: Final = 0.02  #: for what has just begun
 GRACE_SECONDS: Final = 10.0  #: beyond the time an exchange may be held
-CONNECT_SECONDS: Final = 5.0
 IDLE_SECONDS: Final = 10.0  #: for a second connection that is not used
-MOST_RETURN_SECONDS: Final = 30.0
 FIRST_WAIT_SECONDS: Final = 60.0  #: before a control plane has said how long it holds
 FIRST_RECONNECT_SECONDS: Final = 5.0  #: and within what agents may return
 
 _OK: Final = 200
-_LATER: Final = frozenset({429, 503})
 
-
-class _Envelope(Struct):
-    code: int
-    data: SyncReply | None = None
-
-
-_decoder: Final = msgspec.json.Decoder(_Envelope)
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -64,7 +50,7 @@ class SyncAgent:
         self._agent = agent
         self._lines: list[Outbound] = []
         self._telling = Telling()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self._control = 0  #: which control plane is called
         self._failures = 0  #: returns in a row that brought no reply
         self._wait = FIRST_WAIT_SECONDS
@@ -103,7 +89,7 @@ class SyncAgent:
         if line not in self._lines:
             return
         line.idle_since = self._shared.loop.time()
-        reply = _read(body) if status == _OK else None
+        reply = replies.read(body) if status == _OK else None
         if reply is None:
             self._turned_away(line, status)
             return
@@ -145,7 +131,7 @@ class SyncAgent:
         self._session = token_hex(8)
         self._exchange = 0
         self._again = False  #: a reply was lost
-        self._connecting: asyncio.Task[None] | None = None
+        self._connecting: Task | None = None
         self._tried = 0  #: control planes in a row that were not reached
         self._fresh = 0  #: what was begun with the newest reply, and has not ended
         self._rest_until = 0.0  #: the loop's time until which it was told to pause
@@ -171,9 +157,9 @@ class SyncAgent:
             fleet.cancel(agent, order, partial(self._hear_cancel, life, exchange))
         for task in reply.tasks:
             hear = partial(self._hear, (task.request_id, task.attempt), (life, exchange, now))
-            malformed = _malformed(task)
-            if malformed is not None:
-                hear(malformed)
+            wrong = replies.malformed(task)
+            if wrong is not None:
+                hear(wrong)
                 continue
             fleet.execute(agent, task, hear)
             if agent.life != life:
@@ -195,8 +181,7 @@ class SyncAgent:
         if reply is None:
             self._drop()
             return
-        result = refusal(fence[0], reply) if isinstance(reply, DomainError) else reply
-        self._telling.add(fence, Raw(_encoder.encode(result)), arrived)
+        self._telling.add(fence, reply, arrived)
         self._one_ended(exchange)
 
     def _hear_cancel(self, life: int, exchange: int, reply: CancelReply | DomainError) -> None:
@@ -263,16 +248,9 @@ class SyncAgent:
         self._fresh = 0
         shared = self._shared
         results, cancels = self._telling.take(shared.loop.time(), shared.tally)
+        who, again = name_of(self._agent.number), self._again
         body = _encoder.encode(
-            SyncRequest(
-                node=name_of(self._agent.number),
-                session=self._session,
-                exchange=self._exchange,
-                again=self._again,
-                version=shared.version,
-                results=results,
-                cancels=cancels,
-            )
+            SyncRequest(who, self._session, self._exchange, again, shared.version, results, cancels)
         )
         self._again = False
         shared.tally.counts.exchanges += 1
@@ -284,12 +262,8 @@ class SyncAgent:
         """Open a connection and use it, in the life it was begun in."""
         mine = self._connecting
         source = (address_of(self._agent.number), 0) if control.on_loopback else None
-        loop, line = self._shared.loop, Outbound(self)
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await loop.create_connection(
-                    lambda: line, control.address, control.port, local_addr=source
-                )
+            line = await connect(self, control.address, control.port, source)
         except OSError:
             if mine is self._connecting:
                 self._connecting = None
@@ -328,11 +302,7 @@ class SyncAgent:
 
     def _turned_away(self, line: Outbound, status: int) -> None:
         """Come back later, and no sooner than asked."""
-        counts = self._shared.tally.counts
-        if status in _LATER:
-            counts.put_off += 1
-        else:
-            counts.turned_away[status] = counts.turned_away.get(status, 0) + 1
+        self._shared.tally.turned_away(status)
         if line.exchange == self._exchange:
             self._come_back(line.retry_after or 0)
         else:
@@ -341,26 +311,6 @@ class SyncAgent:
     def _come_back(self, least: float = 0.0) -> None:
         """Go on at a random time: at first within what was told, later at longer intervals."""
         self._stop_waiting()
-        most = min(MOST_RETURN_SECONDS, self._reconnect * 2 ** min(self._failures, 5))
-        delay = self._shared.random.uniform(most / 2 if self._failures else 0, most)
+        delay = least + self._shared.delay(self._reconnect, self._failures)
         self._failures += 1
-        self._timer = self._shared.loop.call_later(least + delay, self._go)
-
-
-def _malformed(task: ExecuteRequest) -> DomainError | None:
-    """Return why a task cannot be carried out, if that shows in its words."""
-    try:
-        check_request_id(task.request_id)
-        check_kind(task.type)
-        jsonbody.check_object(bytes(task.payload), "payload")
-    except DomainError as error:
-        return error
-    return None
-
-
-def _read(body: bytes) -> SyncReply | None:
-    """Return a reply; None where it is none."""
-    try:
-        return _decoder.decode(body).data
-    except msgspec.MsgspecError:
-        return None
+        self._timer = self._shared.loop.call_later(delay, self._go)

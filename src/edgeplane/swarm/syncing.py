@@ -12,6 +12,10 @@ from edgeplane.swarm.tally import Tally
 
 SWEEP_SECONDS: Final = 1.0
 STARTS_PER_SECOND: Final = 2_000
+MOST_RETURN_SECONDS: Final = 30.0
+
+Timer = asyncio.TimerHandle
+Task = asyncio.Task[None]
 
 
 class Client(Protocol):
@@ -55,6 +59,14 @@ class Syncing:
     def room(self) -> bool:
         """Whether one more connection may be open."""
         return self.tally.counts.connections < self._most
+
+    def delay(self, reconnect: float, failures: int) -> float:
+        """Return in how many seconds to come back: at first at any time within ``reconnect``.
+
+        After so many failures in a row it is at intervals that double.
+        """
+        most = min(MOST_RETURN_SECONDS, reconnect * 2 ** min(failures, 5))
+        return self.random.uniform(most / 2 if failures else 0, most)
 
     def start(self, clients: Iterable[Client]) -> None:
         """Let them begin, spread over time."""

@@ -7,6 +7,7 @@ from typing import Final
 
 _PER_DECADE: Final = 40  #: steps of the latencies' scale: 6 % each
 _LEAST: Final = 1e-5  #: seconds; the scale's beginning
+_LATER: Final = frozenset({429, 503})
 _STEPS: Final = 8 * _PER_DECADE
 
 
@@ -61,6 +62,14 @@ class Tally:
         counts.connections += 1
         counts.connections_made += 1
         counts.most_connections = max(counts.most_connections, counts.connections)
+
+    def turned_away(self, status: int) -> None:
+        """Count an exchange that was answered with something else than a reply."""
+        if status in _LATER:
+            self.counts.put_off += 1
+        else:
+            told = self.counts.turned_away
+            told[status] = told.get(status, 0) + 1
 
     def look(self) -> int:
         """Return the requests per second since the last look; to be called once a second."""

@@ -4,10 +4,15 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
+import msgspec
 from msgspec import Raw
 
+from edgeplane.model.errors import DomainError
+from edgeplane.swarm.batches import refusal
 from edgeplane.swarm.tally import Tally
-from edgeplane.wire import MAX_TOLD, CancelReply, SyncResult, Told
+from edgeplane.wire import MAX_TOLD, CancelReply, ExecuteReply, SyncResult, Told
+
+_encoder: Final = msgspec.json.Encoder()
 
 _KEPT: Final = MAX_TOLD  #: results told and not acknowledged; older ones are told when asked again
 
@@ -27,10 +32,13 @@ class Telling:
         """Whether there is something that was never told."""
         return bool(self._untold or self._answers)
 
-    def add(self, fence: tuple[str, int], result: Raw, arrived: float) -> None:
+    def add(
+        self, fence: tuple[str, int], reply: ExecuteReply | DomainError, arrived: float
+    ) -> None:
         """Keep how a run ended; ``arrived`` is when it was asked for, by the loop's time."""
         self._told.pop(fence, None)
-        self._untold[fence] = SyncResult(fence[1], result), arrived
+        told = refusal(fence[0], reply) if isinstance(reply, DomainError) else reply
+        self._untold[fence] = SyncResult(fence[1], Raw(_encoder.encode(told))), arrived
 
     def answer(self, reply: CancelReply) -> None:
         """Keep how a cancelled request stands; it is told once."""

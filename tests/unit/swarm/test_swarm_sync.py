@@ -276,7 +276,7 @@ async def test_the_next_control_plane_is_tried_when_one_is_not_reached(stage):
     assert here.counts.unreached == 1
 
 
-async def test_a_dropped_result_is_asked_for_again(stage):
+async def test_a_dropped_result_is_asked_for_again(stage, long_moment):
     """The connection is cut where it was to be told; the journal answers the next time."""
     here = await stage(drop=0.5, seed=_seed_that_drops())
     (await here.next()).reply("r1")
@@ -288,7 +288,7 @@ async def test_a_dropped_result_is_asked_for_again(stage):
 
 
 @pytest.mark.parametrize("point", Point)
-async def test_a_killed_agent_comes_back_in_a_session_of_its_own(stage, point):
+async def test_a_killed_agent_comes_back_in_a_session_of_its_own(stage, point, long_moment):
     """It remembers nothing but its journal: one effect, wherever it died."""
     here = await stage(kill=0.3, down=0.01, seed=seed_that_kills(point))
     first = await here.next()
