@@ -26,15 +26,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import uvloop
 from sqlalchemy import make_url
 
-from benchmarks import cores, floors, load, stage
+from benchmarks import cores, floors, load, stage, watching
+from benchmarks.figures import percentile
 from benchmarks.floors import Client, Run
 from benchmarks.load import Door
+from benchmarks.registering import register
 from benchmarks.stores import Mariadb, Sqlite, Store, View
-from edgeplane.model.nodes import NewNode, NodeStatus
-from edgeplane.store import mailboxes, migrate, nodes
-from edgeplane.store.database import Database
-from edgeplane.store.workers import Tx
-from edgeplane.swarm.addresses import address_of, name_of
+from edgeplane.store import migrate
+from kit.ports import free_port
 from kit.processes import AGENT_TOKEN, ControlPlane
 from kit.swarm import Swarm
 
@@ -75,17 +74,17 @@ def main() -> int:
             with tempfile.TemporaryDirectory(prefix="edgeplane-fleet-") as name:
                 folder = Path(name)
                 folder.chmod(0o711)  # MariaDB's own user must reach its folder
-                _measure(engine, folder, asked.nodes, asked.rounds)
+                _measure(engine, folder, asked.nodes, asked.rounds, asked.transport)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
     return 0
 
 
-def _measure(engine: str, folder: Path, count: int, rounds: int) -> None:
+def _measure(engine: str, folder: Path, count: int, rounds: int, transport: str) -> None:
     store: Store = Sqlite(folder) if engine == "sqlite" else Mariadb(folder / "db")
-    with contextlib.closing(store), _running(store, folder, count) as fleet:
-        print(f"{store.title}, {count} nodes, one purge each, {CONCURRENCY} creates at once")
+    with contextlib.closing(store), _running(store, folder, count, transport) as fleet:
+        print(f"{store.title}, {count} nodes by {transport}, {CONCURRENCY} creates at once")
         uvloop.run(load.run(fleet.door, fleet.view, count, CONCURRENCY))  # connections are made
         done = []
         for number in range(1, rounds + 1):
@@ -112,9 +111,9 @@ def _round(fleet: Fleet, count: int) -> Round:
     return Round(
         per_second=count / done.seconds,
         floor=count / floor.seconds,
-        p50=_percentile(waits, 50),
-        p99=_percentile(waits, 99),
-        answered_p50=_percentile(done.create_seconds, 50),
+        p50=percentile(waits, 50),
+        p99=percentile(waits, 99),
+        answered_p50=percentile(done.create_seconds, 50),
         cpu_us=1e6 * cpu / count,
     )
 
@@ -142,47 +141,28 @@ def _fans(count: int, fans: Sequence[tuple[float, float]]) -> str:
 
 
 @contextmanager
-def _running(store: Store, folder: Path, count: int) -> Iterator[Fleet]:
+def _running(store: Store, folder: Path, count: int, transport: str) -> Iterator[Fleet]:
     """Start a swarm and a control plane that has its nodes."""
+    syncs = f"127.0.0.1:{free_port()}"
     with ExitStack() as stack:
-        swarm, other = (Swarm(folder / name, count).up() for name in ("swarm", "other"))
-        stack.callback(swarm.kill)
+        other = Swarm(folder / "other", count).up()
         stack.callback(other.kill)
+        url = f"http://{syncs}" if transport == "sync" else None
+        swarm = Swarm(folder / "swarm", count, control=url)
         (folder / "control" / "state").mkdir(parents=True)
         migrate.upgrade(make_url(store.control))
-        ids = uvloop.run(_register(store.control, count, swarm.port))
-        control = ControlPlane(folder / "control", store.env)
+        ids = register(store.control, count, swarm.port, transport)
+        control = ControlPlane(folder / "control", {**store.env, "SYNC_HTTP_ADDR": syncs})
         stack.callback(control.kill)
         with cores.starting_on(cores.CONTROL):
             control.up()
+        swarm.up()
+        stack.callback(swarm.kill)
+        if transport == "sync":
+            watching.until_connected(control, count)
         view = store.view()
         stack.callback(view.close)
         yield Fleet(control, swarm, other, Door(control.port, control.token, ids), view)
-
-
-async def _register(url: str, count: int, port: int) -> list[int]:
-    """Store a node for each agent, past the API; return their ids."""
-    database = Database(make_url(url))
-
-    def add(tx: Tx) -> list[int]:
-        ids = []
-        for number in range(1, count + 1):
-            node = NewNode(
-                name=name_of(number),
-                main_ip=address_of(number),
-                agent_port=port,
-                enabled=True,
-                status=NodeStatus.ONLINE,
-                sub_ips=(),
-            )
-            ids.append(nodes.add(tx, node))
-            mailboxes.add(tx, ids[-1])
-        return ids
-
-    try:
-        return await database.write(add)
-    finally:
-        await database.close()
 
 
 def _line(title: str, done: Sequence[Round]) -> str:
@@ -198,15 +178,10 @@ def _line(title: str, done: Sequence[Round]) -> str:
     )
 
 
-def _percentile(seconds: Sequence[float], percent: int) -> float:
-    """Return a percentile, in milliseconds."""
-    ordered = sorted(seconds)
-    return 1000 * ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fleet", description=__doc__)
     parser.add_argument("--nodes", type=int, default=1_000, help="how many (default 1000)")
+    parser.add_argument("--transport", choices=["push", "sync"], default="push")
     parser.add_argument("--rounds", type=int, default=3, help="how many (default 3)")
     parser.add_argument("--engine", choices=["sqlite", "mariadb", "both"], default="both")
     return parser.parse_args()

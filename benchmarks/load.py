@@ -46,18 +46,19 @@ class Door:
         )
         return made
 
-    async def create(self, connection: Connection, number: int) -> int:
-        """Ask for a purge; return its id once it is accepted."""
-        answer = await connection.send(self._message(number), _PATIENCE_SECONDS)
+    async def create(self, connection: Connection, number: int, request_id: str = "") -> int:
+        """Ask for a purge, under a request id of ours maybe; return its id once it is accepted."""
+        answer = await connection.send(self._message(number, request_id), _PATIENCE_SECONDS)
         told = _decoder.decode(answer.body)
         if told.data is None:
             raise RuntimeError(f"create was answered with {answer.status}: {told.message}")
         return told.data.id
 
-    def _message(self, number: int) -> bytes:
+    def _message(self, number: int, request_id: str) -> bytes:
         node_id = self.node_ids[number % len(self.node_ids)]
         url = f"https://www.example.com/images/{number}.jpg"
-        body = f'{{"nodeId":{node_id},"type":"purge_cache","payload":{{"urls":["{url}"]}}}}'
+        named = f'"requestId":"{request_id}",' if request_id else ""
+        body = f'{{{named}"nodeId":{node_id},"type":"purge_cache","payload":{{"urls":["{url}"]}}}}'
         return (
             "POST /api/v1/agent-tasks/create HTTP/1.1\r\nHost: 127.0.0.1\r\n"
             f"Authorization: Bearer {self.token}\r\nContent-Type: application/json\r\n"

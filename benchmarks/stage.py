@@ -55,11 +55,11 @@ def on(store: Store, folder: Path) -> Iterator[Stage]:
     with ExitStack() as stack:
         with cores.starting_on(cores.OTHERS):
             agent = Agent(folder / "agent", host="0.0.0.0")
-            stack.callback(_end, agent)
+            stack.callback(end, agent)
             start_seconds = start_agent(agent)
         settings = {**store.env, "EDGEPLANE_MAX_IN_FLIGHT": str(MAX_IN_FLIGHT)}
         control = ControlPlane(folder / "control", settings)
-        stack.callback(_end, control)
+        stack.callback(end, control)
         with cores.starting_on(cores.CONTROL):
             control.up()
         node_ids = [
@@ -98,7 +98,7 @@ def rss_mib(process: Process) -> float:
     raise RuntimeError("no VmRSS in its status")
 
 
-def _end(process: Process) -> None:
+def end(process: Process) -> None:
     """End a process that may not have started: politely, then not."""
     if process.running:
         try:

@@ -31,8 +31,11 @@ class Batch:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._end)
 
     def execute(self, fleet: Fleet, agent: Agent) -> None:
-        """Let an agent carry all of them out."""
+        """Let an agent carry all of them out, or those there are before it is killed."""
+        life = agent.life
         for number, request in enumerate(self._requests):
+            if agent.life != life:
+                return
             fleet.execute(agent, request, partial(self._told, number))
 
     def _told(self, number: int, reply: ExecuteReply | DomainError | None) -> None:

@@ -196,6 +196,16 @@ async def test_a_batch_whose_answer_is_dropped_is_in_the_journal(swarm):
     assert sorted(set(here.told("effect"))) == sorted(here.told("effect")) == ["r0", "r1", "r2"]
 
 
+async def test_an_agent_that_is_killed_does_no_more_of_a_batch(swarm):
+    """It dies with the first of them; the others had not begun."""
+    here = await swarm(kill=0.3, seed=seed_that_kills(Point.ON_ARRIVAL), down=0.01)
+    asked = [ExecuteRequest(name, "reload") for name in ("r1", "r2", "r3")]
+    endings = await here.client.deliver_many(_at(here), asked, 20)
+    assert {type(ending) for ending in endings} == {Unanswered}
+    await here.back()
+    assert (here.tally.counts.requests, here.told("effect")) == (1, [])
+
+
 async def test_a_batch_does_not_wait_for_zombies(swarm):
     """When the largest limit is over, what is there is told; the rest has no result."""
     here = await swarm(zombie=0.5, seed=_zombie_seed())
