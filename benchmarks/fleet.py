@@ -33,7 +33,6 @@ from benchmarks.load import Door
 from benchmarks.registering import register
 from benchmarks.stores import Mariadb, Sqlite, Store, View
 from edgeplane.store import migrate
-from kit.ports import free_port
 from kit.processes import AGENT_TOKEN, ControlPlane
 from kit.swarm import Swarm
 
@@ -143,16 +142,15 @@ def _fans(count: int, fans: Sequence[tuple[float, float]]) -> str:
 @contextmanager
 def _running(store: Store, folder: Path, count: int, transport: str) -> Iterator[Fleet]:
     """Start a swarm and a control plane that has its nodes."""
-    syncs = f"127.0.0.1:{free_port()}"
+    (folder / "control" / "state").mkdir(parents=True)
+    control = ControlPlane(folder / "control", store.env)
     with ExitStack() as stack:
         other = Swarm(folder / "other", count).up()
         stack.callback(other.kill)
-        url = f"http://{syncs}" if transport == "sync" else None
+        url = f"http://127.0.0.1:{control.sync_port}" if transport == "sync" else None
         swarm = Swarm(folder / "swarm", count, control=url)
-        (folder / "control" / "state").mkdir(parents=True)
         migrate.upgrade(make_url(store.control))
         ids = register(store.control, count, swarm.port, transport)
-        control = ControlPlane(folder / "control", {**store.env, "SYNC_HTTP_ADDR": syncs})
         stack.callback(control.kill)
         with cores.starting_on(cores.CONTROL):
             control.up()

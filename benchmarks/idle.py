@@ -32,7 +32,6 @@ from benchmarks.load import Door
 from benchmarks.registering import register
 from benchmarks.stores import Mariadb, Sqlite, Store
 from edgeplane.store import migrate
-from kit.ports import free_port
 from kit.processes import ControlPlane
 from kit.swarm import Swarm
 
@@ -210,14 +209,13 @@ def _arrivals(swarm: Swarm, created: dict[str, Created]) -> dict[str, float]:
 @contextmanager
 def _running(store: Store, folder: Path, count: int) -> Iterator[Fleet]:
     """Start a control plane that knows the agents; they do not run yet."""
-    syncs = f"127.0.0.1:{free_port()}"
+    (folder / "control" / "state").mkdir(parents=True)
+    control = ControlPlane(folder / "control", store.env)
     with ExitStack() as stack:
-        swarm = Swarm(folder / "swarm", count, control=f"http://{syncs}")
+        swarm = Swarm(folder / "swarm", count, control=f"http://127.0.0.1:{control.sync_port}")
         stack.callback(stage.end, swarm)
-        (folder / "control" / "state").mkdir(parents=True)
         migrate.upgrade(make_url(store.control))
         ids = register(store.control, count, swarm.port, "sync")
-        control = ControlPlane(folder / "control", {**store.env, "SYNC_HTTP_ADDR": syncs})
         stack.callback(stage.end, control)
         with cores.starting_on(cores.CONTROL):
             control.up()

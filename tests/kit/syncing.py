@@ -67,9 +67,9 @@ class SyncControl:
         self._connections: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
         self.port = 0
 
-    async def listen(self, port: int = 0) -> "SyncControl":
+    async def listen(self, port: int = 0, address: str = "127.0.0.1") -> "SyncControl":
         """Begin to accept."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+        self._server = await asyncio.start_server(self._serve, address, port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -5,11 +5,10 @@ and tells of it with the next exchange; what ends later it tells in a newer exch
 connection, whereupon the older one is answered. The words are in docs/agent-protocol.md.
 """
 
+from contextlib import suppress
 from functools import partial
 from secrets import token_hex
 from typing import Final
-
-import msgspec
 
 from edgeplane.model.errors import DomainError
 from edgeplane.swarm import replies
@@ -28,8 +27,6 @@ FIRST_WAIT_SECONDS: Final = 60.0  #: before a control plane has said how long it
 FIRST_RECONNECT_SECONDS: Final = 5.0  #: and within what agents may return
 
 _OK: Final = 200
-
-_encoder: Final = msgspec.json.Encoder()
 
 
 class SyncAgent:
@@ -241,7 +238,8 @@ class SyncAgent:
                 return
         if not self._lines or (len(self._lines) == 1 and self._shared.room):
             control = self._shared.controls[self._control]
-            self._connecting = self._shared.loop.create_task(self._connect(control))
+            connecting = self._connect(control, self._session)
+            self._connecting = self._shared.loop.create_task(connecting)
 
     def _send(self, line: Outbound) -> None:
         self._exchange += 1
@@ -249,30 +247,28 @@ class SyncAgent:
         shared = self._shared
         results, cancels = self._telling.take(shared.loop.time(), shared.tally)
         who, again = name_of(self._agent.number), self._again
-        body = _encoder.encode(
-            SyncRequest(who, self._session, self._exchange, again, shared.version, results, cancels)
+        request = SyncRequest(
+            who, self._session, self._exchange, again, shared.version, results, cancels
         )
         self._again = False
         shared.tally.counts.exchanges += 1
-        head = shared.controls[self._control].head
         deadline = shared.loop.time() + self._wait + GRACE_SECONDS
-        line.send(b"%s%d\r\n\r\n%s" % (head, len(body), body), self._exchange, deadline)
+        line.send(shared.message(self._control, request), self._exchange, deadline)
 
-    async def _connect(self, control: Control) -> None:
+    async def _connect(self, control: Control, session: str) -> None:
         """Open a connection and use it, in the life it was begun in."""
-        mine = self._connecting
         source = (address_of(self._agent.number), 0) if control.on_loopback else None
-        try:
+        line = None
+        with suppress(OSError):
             line = await connect(self, control.address, control.port, source)
-        except OSError:
-            if mine is self._connecting:
-                self._connecting = None
-                self._unreached()
-            return
-        if mine is not self._connecting:
-            line.cut()
+        if session != self._session:
+            if line is not None:
+                line.cut()
             return
         self._connecting = None
+        if line is None:
+            self._unreached()
+            return
         if self._exchange and not self._lines:
             self._shared.tally.counts.reconnects += 1
         self._lines.append(line)
@@ -284,15 +280,20 @@ class SyncAgent:
         controls = len(self._shared.controls)
         self._shared.tally.counts.unreached += 1
         self._tried += 1
-        if controls > 1:
-            self._control = (self._control + 1) % controls
-            self._cut_lines()
+        self._turn_to_next()
         if self._timer is not None:
             return
         if self._tried % controls:
             self._go()
         else:
             self._come_back()
+
+    def _turn_to_next(self) -> None:
+        """Call the next control plane from now on, if there is another."""
+        controls = len(self._shared.controls)
+        if controls > 1 and self._connecting is None:
+            self._control = (self._control + 1) % controls
+            self._cut_lines()
 
     def _drop(self) -> None:
         """Lose the connection as if what was to be told had been on its way."""
@@ -304,7 +305,9 @@ class SyncAgent:
         """Come back later, and no sooner than asked."""
         self._shared.tally.turned_away(status)
         if line.exchange == self._exchange:
-            self._come_back(line.retry_after or 0)
+            least = line.retry_after or 0
+            self._turn_to_next()
+            self._come_back(least)
         else:
             self._speak_up()
 

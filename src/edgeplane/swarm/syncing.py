@@ -6,13 +6,18 @@ from importlib.metadata import version
 from random import Random
 from typing import Final, Protocol
 
+import msgspec
+
 from edgeplane.swarm.controls import Control
 from edgeplane.swarm.fleet import Fleet
 from edgeplane.swarm.tally import Tally
+from edgeplane.wire import SyncRequest
 
 SWEEP_SECONDS: Final = 1.0
 STARTS_PER_SECOND: Final = 2_000
 MOST_RETURN_SECONDS: Final = 30.0
+
+_encoder: Final = msgspec.json.Encoder()
 
 Timer = asyncio.TimerHandle
 Task = asyncio.Task[None]
@@ -59,6 +64,11 @@ class Syncing:
     def room(self) -> bool:
         """Whether one more connection may be open."""
         return self.tally.counts.connections < self._most
+
+    def message(self, control: int, request: SyncRequest) -> bytes:
+        """Return an exchange as it is sent to a control plane."""
+        body = _encoder.encode(request)
+        return b"%s%d\r\n\r\n%s" % (self.controls[control].head, len(body), body)
 
     def delay(self, reconnect: float, failures: int) -> float:
         """Return in how many seconds to come back: at first at any time within ``reconnect``.

@@ -7,7 +7,6 @@ import pytest
 
 from edgeplane.swarm.addresses import address_of, name_of
 from kit.history import Effect, History
-from kit.ports import free_port
 from kit.processes import ControlPlane
 from kit.swarm import Swarm, SwarmEffects
 from kit.waiting import until
@@ -20,9 +19,8 @@ class Scene:
     """A control plane with a sync listener, and the swarm that is to connect to it."""
 
     def __init__(self, folder, options):
-        port = free_port()
-        self.control = ControlPlane(folder / "control", {"SYNC_HTTP_ADDR": f"127.0.0.1:{port}"})
-        url = f"http://127.0.0.1:{port}"
+        self.control = ControlPlane(folder / "control")
+        url = f"http://127.0.0.1:{self.control.sync_port}"
         self.swarm = Swarm(folder / "swarm", AGENTS, options, control=url)
         self.ids = {}
 

@@ -276,6 +276,18 @@ async def test_the_next_control_plane_is_tried_when_one_is_not_reached(stage):
     assert here.counts.unreached == 1
 
 
+async def test_the_next_control_plane_is_tried_when_one_turns_it_away(stage):
+    """It has nothing to lose there; what it has to tell, it tells the other."""
+    here = await stage(urls="http://127.0.0.1:{port},http://127.0.0.2:{port}")
+    other = await SyncControl().listen(here.control.port, "127.0.0.2")
+    try:
+        (await here.next()).reply()
+        (await here.next()).answer(409, b"{}", "retry-after: 0")
+        assert (await other.exchange()).request.exchange == 3
+    finally:
+        await other.close()
+
+
 async def test_a_dropped_result_is_asked_for_again(stage, long_moment):
     """The connection is cut where it was to be told; the journal answers the next time."""
     here = await stage(drop=0.5, seed=_seed_that_drops())
@@ -303,6 +315,20 @@ async def test_a_killed_agent_comes_back_in_a_session_of_its_own(stage, point, l
         third = await here.next()
     assert third.request.results[0].attempt == 2
     assert (here.counts.kills, here.counts.effects) == (1, 1)
+
+
+async def test_who_is_killed_while_connecting_does_not_use_the_connection(stage):
+    """It was of a life that is over."""
+    here = await stage(down=0.05)
+    while here.client._connecting is None:
+        await asyncio.sleep(0)
+    (agent,) = here.fleet.everyone()
+    here.fleet.kill(agent)
+    first = await here.next()
+    assert agent.up
+    assert first.request.session == here.client._session
+    await here.quiet()
+    assert here.counts.connections == 1
 
 
 async def test_what_is_killed_does_no_more_of_a_reply(stage):
