@@ -20,6 +20,7 @@ from edgeplane.auth.throttle import LoginThrottle
 from edgeplane.auth.tokens import Tokens
 from edgeplane.dispatch.conductor import Conductor
 from edgeplane.dispatch.engine import Engine, Limits
+from edgeplane.dispatch.health import Health
 from edgeplane.dispatch.hints import Hints
 from edgeplane.dispatch.meters import follow_connections
 from edgeplane.dispatch.redis_hints import RedisHints, connect
@@ -182,6 +183,7 @@ async def _join(
     follow_connections(metrics, transport)
     rules, limits = _rules(settings), _limits(settings)
     engine = Engine(database, transport, hints, rules, limits, metrics)
+    seconds = settings.dispatch.probe_seconds
     conductor = Conductor(database, rules.lease, tell, limits.poll_seconds)
     engine.on_call(conductor.call)
     events_too = Pruned(table="events", days=settings.retention.event_days, prune=events.prune)
@@ -194,6 +196,7 @@ async def _join(
         Retention(database, keep, rules.lease.owner, metrics, also),
         engine,
         conductor,
+        Health(database, transport, engine.sightings, tell, seconds, metrics),
     ):
         part.start()
         stack.push_async_callback(part.stop)

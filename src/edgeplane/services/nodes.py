@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from edgeplane.model.errors import NotFound, WrongState
 from edgeplane.model.nodes import NewNode, Node, NodeStatus, SubIP
-from edgeplane.store import mailboxes, nodes, task_moves, tasks
+from edgeplane.store import mailboxes, node_health, nodes, task_moves, tasks
 from edgeplane.store.database import Database
 from edgeplane.store.workers import Tx
 
@@ -24,7 +24,7 @@ class NodeChange:
 
 
 async def create(database: Database, asked: NewNode) -> Node:
-    """Register a node with its mailbox; raise AlreadyExists where the name is taken."""
+    """Register a node with its mailbox and health; raise AlreadyExists where the name is taken."""
     return await database.write(lambda tx: _create(tx, asked))
 
 
@@ -52,11 +52,13 @@ async def delete(database: Database, node_ids: Sequence[int]) -> int:
 def _create(tx: Tx, asked: NewNode) -> Node:
     node_id = nodes.add(tx, asked)
     mailboxes.add(tx, node_id)
+    node_health.add(tx, node_id)
     return _there(tx, node_id)
 
 
 def _update(tx: Tx, node_id: int, change: NodeChange) -> Node:
     mailboxes.lock(tx, [node_id])
+    node_health.hold(tx, [node_id])  # whoever observes the node writes its status behind this
     old = nodes.get(tx, node_id)
     if old is None:
         raise NotFound(f"id: node {node_id} not found")
@@ -70,11 +72,14 @@ def _update(tx: Tx, node_id: int, change: NodeChange) -> Node:
         labels=old.labels if change.labels is None else change.labels,
     )
     nodes.change(tx, node_id, new)
-    if (new.main_ip, new.agent_port, new.sub_ips) != (old.main_ip, old.agent_port, old.sub_ips):
+    moved = _addresses(new) != _addresses(old)
+    if moved:
         # Whoever was not reached was looked for somewhere else.
         task_moves.pull_forward(tx, [node_id])
         mailboxes.note_reach(tx, [node_id], reached=True)
     mailboxes.mark_work(tx, [node_id])
+    if moved or (new.enabled, new.status) != (old.enabled, old.status):
+        node_health.ask_at_once(tx, node_id, anew=moved)
     return _there(tx, node_id)
 
 
@@ -86,7 +91,12 @@ def _delete(tx: Tx, node_ids: Sequence[int]) -> int:
                 "at their deadlineAt at the latest"
             )
     mailboxes.remove(tx, node_ids)
+    node_health.remove(tx, node_ids)
     return nodes.remove(tx, node_ids)
+
+
+def _addresses(node: Node | NewNode) -> tuple[str, int, tuple[SubIP, ...]]:
+    return node.main_ip, node.agent_port, node.sub_ips
 
 
 def _there(tx: Tx, node_id: int) -> Node:
