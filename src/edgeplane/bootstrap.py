@@ -20,6 +20,7 @@ from edgeplane.auth.throttle import LoginThrottle
 from edgeplane.auth.tokens import Tokens
 from edgeplane.dispatch.conductor import Conductor
 from edgeplane.dispatch.engine import Engine, Limits
+from edgeplane.dispatch.health import Health
 from edgeplane.dispatch.hints import Hints
 from edgeplane.dispatch.meters import follow_connections
 from edgeplane.dispatch.presence import Presence
@@ -201,6 +202,7 @@ async def _join(
         replica = rules.lease.owner
         await _take_agents_in(settings, database, links, of_agents, replica, tell, metrics, stack)
     engine = Engine(database, transport, hints, rules, limits, metrics)
+    seconds = settings.dispatch.probe_seconds
     conductor = Conductor(database, rules.lease, tell, limits.poll_seconds)
     engine.on_call(conductor.call)
     events_too = Pruned(table="events", days=settings.retention.event_days, prune=events.prune)
@@ -213,6 +215,7 @@ async def _join(
         Retention(database, keep, rules.lease.owner, metrics, also),
         engine,
         conductor,
+        Health(database, push, engine.sightings, tell, seconds, metrics),
     ):
         part.start()
         stack.push_async_callback(part.stop)

@@ -64,6 +64,9 @@ class DispatchSettings:
     """``EDGEPLANE_MAX_IN_FLIGHT``: deliveries of this process at once, each with one connection."""
     max_per_node: int = 8
     """``EDGEPLANE_MAX_PER_NODE``: requests to a node at once, of one config task or many purges."""
+    probe_seconds: int = 30
+    """``EDGEPLANE_PROBE_SECONDS``: a node nobody has seen for so long is asked how it is; 0: never.
+    A connection idles for two minutes at most, so that up to 90 s each probe finds one open."""
     lease_seconds: float = 10.0
     """A dead owner's nodes are free after this long: below the 15 s a repair may take."""
     renew_seconds: float = 3.0
@@ -189,6 +192,7 @@ def _dispatch(environ: Environ) -> DispatchSettings:
     return DispatchSettings(
         max_in_flight=environ.integer("EDGEPLANE_MAX_IN_FLIGHT", 512, least=1, most=65_536),
         max_per_node=environ.integer("EDGEPLANE_MAX_PER_NODE", 8, least=1, most=1024),
+        probe_seconds=environ.integer("EDGEPLANE_PROBE_SECONDS", 30, least=0, most=3600),
     )
 
 

@@ -8,7 +8,7 @@ from collections import deque
 from typing import Any
 
 from edgeplane.transport.base import Address
-from edgeplane.wire import CANCEL_PATH, EXECUTE_PATH, ExecuteRequest
+from edgeplane.wire import CANCEL_PATH, EXECUTE_PATH, HEALTH_PATH, ExecuteRequest
 
 
 def request(request_id="r-1", **given):
@@ -58,6 +58,12 @@ def results(*items):
 def state(request_id="r-1", told="cancelled"):
     """Make the body of a cancel's answer."""
     data = {"requestId": request_id, "state": told}
+    return json.dumps({"code": 0, "message": "success", "data": data}).encode()
+
+
+def well(**told):
+    """Make the body in which an agent says that it is well."""
+    data = {"version": "1.0", "uptimeSeconds": 1.5, **told}
     return json.dumps({"code": 0, "message": "success", "data": data}).encode()
 
 
@@ -128,12 +134,14 @@ class Scripted:
     async def _step(self, reader, writer):
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         lines = dict(line.split(": ", 1) for line in head.split("\r\n")[1:-2])
-        body = await reader.readexactly(int(lines["Content-Length"]))
+        body = await reader.readexactly(int(lines.get("Content-Length", "0")))
         self.heads.append((head.split("\r\n")[0], lines))
         self.bodies.append(body)
         self.asked.set()
         path = head.split()[1]
-        step = self.script.popleft() if self.script else self._usual(path, json.loads(body))
+        step = (
+            self.script.popleft() if self.script else self._usual(path, json.loads(body or b"null"))
+        )
         if isinstance(step, Hangup):
             return await self._hang_up(writer, step)
         if isinstance(step, Silence):
@@ -148,6 +156,8 @@ class Scripted:
         return [line.split()[1] for line, _ in self.heads]
 
     def _usual(self, path, asked):
+        if path == HEALTH_PATH:
+            return http(200, well())
         if path == EXECUTE_PATH:
             return http(200, reply(asked["requestId"]))
         if not self.batches:

@@ -224,6 +224,7 @@ class Turner:
     max_per_node: int = 2
     max_batch: int = 1
     policy: RetryPolicy = field(default_factory=RetryPolicy)
+    random: Random | None = None  #: None: the same draws in every turn
     held: dict[int, Held] = field(default_factory=dict)
 
     async def take(
@@ -247,7 +248,7 @@ class Turner:
         rules = Rules(
             lease=Lease(owner=self.owner, seconds=self.seconds),
             policy=self.policy,
-            random=Random(1),
+            random=self.random or Random(1),
             max_per_node=self.max_per_node,
             max_batch=self.max_batch,
         )

@@ -14,7 +14,7 @@ from edgeplane.dsn import read_dsn
 from edgeplane.model.nodes import NewNode, NodeStatus
 from edgeplane.model.tasks import NewTask, Task, TaskKind, TaskStatus
 from edgeplane.services import tasks as rule
-from edgeplane.store import mailboxes, migrate, nodes, tasks
+from edgeplane.store import mailboxes, migrate, node_health, nodes, tasks
 from edgeplane.store.rows import metadata
 from edgeplane.store.urls import URL, sqlite_url
 from edgeplane.store.workers import Tx
@@ -96,10 +96,11 @@ def new_node(**given: Any) -> NewNode:
 
 
 def add_nodes(tx: Tx, number: int, **given: Any) -> list[int]:
-    """Store nodes with their mailboxes; return their ids."""
+    """Store nodes with their mailboxes and health; return their ids."""
     ids = [nodes.add(tx, new_node(**given)) for _ in range(number)]
     for node_id in ids:
         mailboxes.add(tx, node_id)
+        node_health.add(tx, node_id)
     return ids
 
 

@@ -90,8 +90,11 @@ def test_redis_is_read(environment):
 
 def test_bounds_of_the_engine_are_read(environment):
     """The two limits of the engine have names in the environment."""
-    settings = environment(EDGEPLANE_MAX_IN_FLIGHT="10", EDGEPLANE_MAX_PER_NODE="2")
+    settings = environment(
+        EDGEPLANE_MAX_IN_FLIGHT="10", EDGEPLANE_MAX_PER_NODE="2", EDGEPLANE_PROBE_SECONDS="0"
+    )
     assert (settings.dispatch.max_in_flight, settings.dispatch.max_per_node) == (10, 2)
+    assert settings.dispatch.probe_seconds == 0
 
 
 def test_a_lease_outlives_two_failed_renewals():
@@ -119,6 +122,7 @@ def test_a_lease_outlives_two_failed_renewals():
         ("MIGRATE", "maybe"),
         ("EDGEPLANE_MAX_IN_FLIGHT", "0"),
         ("EDGEPLANE_MAX_PER_NODE", "many"),
+        ("EDGEPLANE_PROBE_SECONDS", "3601"),
         ("EDGEPLANE_STATE_DIR", "/proc/1/nowhere"),
     ],
 )

@@ -114,6 +114,8 @@ class NodeView(Struct, rename="camel"):
     transport: _Transport
     sub_ips: list[SubIPView] = field(name="subIPs")
     labels: dict[str, str]
+    last_seen_at: str | None
+    last_health_error: str | None
     created_at: str
     updated_at: str
 
@@ -136,6 +138,8 @@ def view(node: Node) -> NodeView:
         transport=node.transport.value,
         sub_ips=[SubIPView(ip=sub.ip, enabled=sub.enabled) for sub in node.sub_ips],
         labels=dict(node.labels),
+        last_seen_at=None if node.last_seen_at is None else rfc3339(node.last_seen_at),
+        last_health_error=node.last_health_error,
         created_at=rfc3339(node.created_at),
         updated_at=rfc3339(node.updated_at),
     )

@@ -15,7 +15,7 @@ from edgeplane.model.nodes import DEFAULT_AGENT_PORT, NodeStatus, NodeTransport
 
 _STATUSES = Choice([status.value for status in NodeStatus])
 _STATUS_HELP = (
-    "online, offline: whether the last delivery reached it, kept up to date by itself;"
+    "online, offline: whether its agent answers well, kept up to date by itself;"
     " maintenance: it is sent nothing and takes no new tasks, until a person ends it."
 )
 _TRANSPORTS = Choice([transport.value for transport in NodeTransport])
@@ -75,9 +75,15 @@ def list_nodes(wishes: Wishes, /, label: tuple[str, ...], **wanted: Any) -> None
         output.print_json(client.last_data)
         return
     output.print_table(
-        ("ID", "NAME", "ADDRESS", "PORT", "STATUS", "ENABLED", "LABELS"),
+        (
+            *("ID", "NAME", "ADDRESS", "PORT", "STATUS", "ENABLED", "LABELS"),
+            *("LAST SEEN", "HEALTH ERROR"),
+        ),
         [
-            (n.id, n.name, n.main_ip, n.agent_port, n.status, n.enabled, write_labels(n.labels))
+            (
+                *(n.id, n.name, n.main_ip, n.agent_port, n.status, n.enabled),
+                *(write_labels(n.labels), n.last_seen_at, n.last_health_error),
+            )
             for n in page.list
         ],
     )
@@ -198,6 +204,8 @@ def _print(wishes: Wishes, client: Client, shown: Node) -> None:
             ("enabled", shown.enabled),
             ("status", shown.status),
             ("transport", shown.transport),
+            ("last seen", shown.last_seen_at),
+            ("health error", shown.last_health_error),
             ("sub-IPs", subs),
             ("labels", write_labels(shown.labels)),
             ("created", shown.created_at),

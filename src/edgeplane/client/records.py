@@ -49,6 +49,8 @@ class Node(Struct, rename="camel", frozen=True, kw_only=True):
     sub_ips: list[SubIP] = field(name="subIPs", default_factory=list)
     labels: dict[str, str] = field(default_factory=dict)
     transport: str = "push"
+    last_seen_at: datetime | None = None
+    last_health_error: str | None = None
     created_at: datetime
     updated_at: datetime
 

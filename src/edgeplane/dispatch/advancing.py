@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from edgeplane.dispatch.work import Delivery, Moves, Reach, Request, Rules, Turn
 from edgeplane.model import lanes, lifecycle
-from edgeplane.model.nodes import Node, NodeStatus
+from edgeplane.model.nodes import Node
 from edgeplane.model.tasks import Outcome, Report, Task, TaskStatus
 from edgeplane.store import attempts, mailboxes, nodes, open_tasks, operations, task_moves, tasks
 from edgeplane.store.mailboxes import Mailbox
@@ -197,11 +197,6 @@ class Advance:
         mailboxes.note_reach(self._tx, returned, reached=True)
         gone = [n for n in away if looked_at[n].unreachable_since is None]
         mailboxes.note_reach(self._tx, gone, reached=False)
-        # A node's status as its delivery began may be past: a change of reach is always news.
-        online = {n for n in back if seen[n].node.status is NodeStatus.OFFLINE}
-        offline = {n for n in away if seen[n].node.status is NodeStatus.ONLINE}
-        nodes.observe(self._tx, online.union(returned), NodeStatus.ONLINE)
-        nodes.observe(self._tx, offline.union(gone), NodeStatus.OFFLINE)
 
     def _write(self) -> None:
         """Write moves, of which a task may have several: from where its row stands to its end."""

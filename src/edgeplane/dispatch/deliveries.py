@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from edgeplane.dispatch import runner
 from edgeplane.dispatch.holdings import Holding
 from edgeplane.dispatch.meters import Meters
+from edgeplane.dispatch.sightings import Sightings
 from edgeplane.dispatch.work import Delivery, Result, Room
 from edgeplane.model.nodes import NodeTransport
 from edgeplane.model.tasks import Lane, Outcome, Report, Task, lane_of
@@ -32,11 +33,13 @@ class Deliveries:
         most: int,
         back: Callable[[list[Result]], None],
         meters: Meters,
+        sightings: Sightings,
     ) -> None:
         self._transport = transport
         self._most = most
         self._back = back
         self._meters = meters
+        self._sightings = sightings
         self._out: dict[asyncio.Task[None], Sequence[Delivery]] = {}
         self._cancels: set[asyncio.Task[None]] = set()
 
@@ -99,6 +102,8 @@ class Deliveries:
             seconds = time.monotonic() - begun
             for delivery, report in zip(shipment, reports, strict=True):
                 self._meters.delivered(report, seconds)
+                if delivery.node.transport is NodeTransport.PUSH:
+                    self._sightings.delivered(delivery.task.node_id, report)
                 _tell(delivery.task, report)
             results = [Result(*each) for each in zip(shipment, reports, strict=True)]
         finally:

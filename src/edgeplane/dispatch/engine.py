@@ -18,6 +18,7 @@ from edgeplane.dispatch.deliveries import Deliveries
 from edgeplane.dispatch.hints import Hints
 from edgeplane.dispatch.holdings import Holdings, from_now
 from edgeplane.dispatch.meters import Meters
+from edgeplane.dispatch.sightings import Sightings
 from edgeplane.dispatch.work import Request, Result, Rules, Turn
 from edgeplane.model.errors import DatabaseAway
 from edgeplane.observe.crashpoints import crash_point
@@ -82,9 +83,12 @@ class Engine:
         self._due_at: float | None = None  #: monotonic: when something that nobody holds is due
         self._jitter = Random()  # noqa: S311 (spreads polls, guards nothing)
         self.counters = Counters()
+        self.sightings = Sightings()  #: what deliveries show of their nodes
         self._call = _nobody
         self._meters = Meters(metrics or Metrics())
-        self._deliveries = Deliveries(transport, limits.max_in_flight, self._back, self._meters)
+        self._deliveries = Deliveries(
+            transport, limits.max_in_flight, self._back, self._meters, self.sightings
+        )
         self._meters.follow(self)
 
     @property

@@ -125,6 +125,8 @@ def _report(ending: Ending, address: str) -> Report:
             address=address,
             retry_after=ending.retry_after if isinstance(ending, Busy) else None,
             stale=isinstance(ending, Stale),
+            answered=ending.answered,
+            fault=ending.fault,
         )
     crash_point("deliver.after_answer")
     return Report(
@@ -132,4 +134,5 @@ def _report(ending: Ending, address: str) -> Report:
         message=ending.message,
         output=ending.output,
         address=address,
+        answered=True,
     )

@@ -51,9 +51,9 @@ def _with_silence(tx: Tx, report: Report, box: Mailbox | None) -> Report:
 def _note_reach(reach: dict[int, Reach], result: Result, after: Task) -> None:
     """Note what a result says of its node; an answer outweighs a failed connection."""
     if result.report.outcome is Outcome.UNREACHABLE:
-        reach.setdefault(after.node_id, Reach(result.delivery.node, after))
+        reach.setdefault(after.node_id, Reach(after))
     elif result.report.outcome is not Outcome.LOST:
-        reach[after.node_id] = Reach(result.delivery.node, None)
+        reach[after.node_id] = Reach(None)
 
 
 def _write(tx: Tx, moves: Moves) -> None:

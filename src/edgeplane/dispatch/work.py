@@ -123,7 +123,6 @@ class Turn:
 class Reach:
     """What a turn's results say of a node: it answered, or (``probe``) was not reached."""
 
-    node: Node
     probe: Task | None  #: the task whose delivery did not arrive, as it stands now
 
 

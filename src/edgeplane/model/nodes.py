@@ -14,7 +14,7 @@ MAX_SUB_IPS = 64
 
 
 class NodeStatus(StrEnum):
-    """What was last stated or observed of a node."""
+    """What was last stated or observed of a node (``model.health`` has the rule)."""
 
     ONLINE = "online"
     OFFLINE = "offline"
@@ -52,6 +52,8 @@ class Node:
     transport: NodeTransport = NodeTransport.PUSH
     #: Empty where the engine looks: it has no use for them.
     labels: Mapping[str, str] = field(default_factory=dict)
+    last_seen_at: datetime | None = None  #: when it last gave a good answer; None: never
+    last_health_error: str | None = None  #: what is wrong with it; None: nothing that is known
 
     @property
     def paused(self) -> bool:

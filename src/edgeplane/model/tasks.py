@@ -147,6 +147,8 @@ class Report:
     retry_after: float | None = None  #: seconds the agent asked for (429)
     away_seconds: float = 0.0  #: how long its node had not been reached, where it was not
     stale: bool = False  #: the agent follows a newer owner of its node
+    answered: bool = False  #: by a healthy agent of ours, whatever it said
+    fault: str | None = None  #: why what answered is none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

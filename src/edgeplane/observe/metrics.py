@@ -92,6 +92,18 @@ _JOURNEY = (
         "For how long the mailbox that is due longest has not been claimed, from the database.",
         unit=Unit.SECONDS,
     ),
+    _gauge(
+        "edgeplane_nodes",
+        "Nodes by status, from the database: the same at every replica. Those that are disabled "
+        "are counted as such, whatever their status.",
+        "status",
+    ),
+    _gauge(
+        "edgeplane_oldest_due_probe_age_seconds",
+        "For how long the node that is due longest has not been asked how it is, from the "
+        "database.",
+        unit=Unit.SECONDS,
+    ),
     _times(
         "edgeplane_task_seconds",
         "From the transaction that stored a task to the one that stored its success, by the "
@@ -142,6 +154,17 @@ _ENGINE = (
     _gauge("edgeplane_results_waiting", "Results that wait for a turn."),
     _gauge("edgeplane_deliveries_out", "Attempts that are out."),
     _gauge("edgeplane_mailboxes_held", "Mailboxes this process holds."),
+    _counter(
+        "edgeplane_health_probes_total",
+        "Nodes asked how they are, by what came of it; late: somebody knew better by then.",
+        "outcome",
+    ),
+    _times(
+        "edgeplane_health_look_seconds",
+        "What a transaction took that writes how nodes are and takes those to be asked, with its "
+        "wait.",
+    ),
+    _gauge("edgeplane_health_probes_out", "Nodes that are being asked how they are."),
     _gauge("edgeplane_connections_idle", "Connections to agents kept for the next delivery."),
     _gauge("edgeplane_agents_connected", "Agents that connected out, and are connected here."),
     _counter("edgeplane_exchanges_total", "Exchanges of agents that connected out."),

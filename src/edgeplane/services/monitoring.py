@@ -68,9 +68,15 @@ class Monitoring:
         # Absent says that it is not known; 0 would say that nothing waits.
         pending.clear()
         in_flight.clear()
+        nodes = self._metrics.gauge("edgeplane_nodes")
+        nodes.clear()
         due = self._metrics.gauge("edgeplane_oldest_due_mailbox_age_seconds")
         due.set(float("nan") if found is None else found.due_mailbox)
+        probe = self._metrics.gauge("edgeplane_oldest_due_probe_age_seconds")
+        probe.set(float("nan") if found is None else found.due_probe)
         if found is not None:
+            for status, number in found.nodes.items():
+                nodes.labels(status).set(number)
             _set(self._metrics, "edgeplane_oldest_pending_age_seconds", found.pending)
             _set(self._metrics, "edgeplane_oldest_in_flight_age_seconds", found.in_flight)
 

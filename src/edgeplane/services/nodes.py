@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from edgeplane.model.errors import NotFound, WrongState
 from edgeplane.model.nodes import NewNode, Node, NodeStatus, NodeTransport, SubIP
-from edgeplane.store import mailboxes, nodes, presence, task_moves, tasks
+from edgeplane.store import mailboxes, node_health, nodes, presence, task_moves, tasks
 from edgeplane.store.database import Database
 from edgeplane.store.workers import Tx
 
@@ -25,7 +25,7 @@ class NodeChange:
 
 
 async def create(database: Database, asked: NewNode) -> Node:
-    """Register a node with its mailbox; raise AlreadyExists where the name is taken."""
+    """Register a node with its mailbox and health; raise AlreadyExists where the name is taken."""
     return await database.write(lambda tx: _create(tx, asked))
 
 
@@ -53,11 +53,13 @@ async def delete(database: Database, node_ids: Sequence[int]) -> int:
 def _create(tx: Tx, asked: NewNode) -> Node:
     node_id = nodes.add(tx, asked)
     mailboxes.add(tx, node_id)
+    node_health.add(tx, node_id)
     return _there(tx, node_id)
 
 
 def _update(tx: Tx, node_id: int, change: NodeChange) -> Node:
     mailboxes.lock(tx, [node_id])
+    node_health.hold(tx, [node_id])  # whoever observes the node writes its status behind this
     old = nodes.get(tx, node_id)
     if old is None:
         raise NotFound(f"id: node {node_id} not found")
@@ -72,13 +74,16 @@ def _update(tx: Tx, node_id: int, change: NodeChange) -> Node:
         transport=old.transport if change.transport is None else change.transport,
     )
     nodes.change(tx, node_id, new)
-    if _whereabouts(new) != _whereabouts(old):
+    moved = _whereabouts(new) != _whereabouts(old)
+    if moved:
         # Whoever was not reached was looked for somewhere else.
         task_moves.pull_forward(tx, [node_id])
         mailboxes.note_reach(tx, [node_id], reached=True)
     if new.transport is not old.transport:
         presence.forget(tx, node_id)
     mailboxes.mark_work(tx, [node_id])
+    if moved or (new.enabled, new.status) != (old.enabled, old.status):
+        node_health.ask_at_once(tx, node_id, anew=moved)
     return _there(tx, node_id)
 
 
@@ -94,6 +99,7 @@ def _delete(tx: Tx, node_ids: Sequence[int]) -> int:
                 "at their deadlineAt at the latest"
             )
     mailboxes.remove(tx, node_ids)
+    node_health.remove(tx, node_ids)
     return nodes.remove(tx, node_ids)
 
 

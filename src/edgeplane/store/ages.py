@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy import Select, bindparam, select
 
 from edgeplane.model.tasks import Lane, TaskKind, TaskStatus, lane_of
+from edgeplane.store import node_health
 from edgeplane.store.prepared import Items, Prepared, moment
 from edgeplane.store.rows import agent_tasks, node_mailboxes
 from edgeplane.store.workers import Tx
@@ -25,6 +26,8 @@ class Ages:
     pending: dict[Lane, float]
     in_flight: dict[Lane, float]
     due_mailbox: float
+    due_probe: float
+    nodes: dict[str, int]  #: not an age: how many, by status
 
 
 def _lowest(_: Items) -> Select[tuple[datetime | None, datetime]]:
@@ -52,7 +55,13 @@ def oldest(tx: Tx) -> Ages:
         pending[lane] = max(pending[lane], _longest(tx, kind, TaskStatus.PENDING, 1))
         in_flight[lane] = max(in_flight[lane], _longest(tx, kind, TaskStatus.RUNNING, 0))
     due = [row[0] for row in OLDEST_DUE.rows(tx, {"now": tx.now})]
-    return Ages(pending=pending, in_flight=in_flight, due_mailbox=_age(tx, due))
+    return Ages(
+        pending=pending,
+        in_flight=in_flight,
+        due_mailbox=_age(tx, due),
+        due_probe=node_health.overdue_seconds(tx),
+        nodes=node_health.counts(tx),
+    )
 
 
 def _longest(tx: Tx, kind: TaskKind, status: TaskStatus, column: int) -> float:

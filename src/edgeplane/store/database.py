@@ -86,7 +86,7 @@ class Database:
         return result
 
     async def step(self, work: Callable[[Tx], T]) -> T:
-        """Run a step of an operation."""
+        """Run a step of an operation, or another transaction nobody waits for."""
         result = await self._steps.submit(work)
         self.on_commit()
         return result

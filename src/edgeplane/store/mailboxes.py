@@ -136,6 +136,12 @@ _RELEASE = Prepared(
     )
 )
 
+_AWAY = Prepared(
+    lambda items: select(_M.node_id, _M.owner, _M.next_at).where(
+        _M.node_id.in_(items.named("nodes")), _M.unreachable_since.is_not(None)
+    )
+)
+
 
 def lock(tx: Tx, node_ids: Iterable[int]) -> dict[int, Mailbox]:
     """Hold the mailboxes of these nodes until the transaction ends."""
@@ -239,6 +245,16 @@ def note_reach(tx: Tx, node_ids: Sequence[int], *, reached: bool) -> None:
         .where(_M.node_id.in_(sorted(node_ids)))
         .values(unreachable_since=since)
     )
+
+
+def not_reached(tx: Tx, node_ids: Iterable[int], soon: datetime) -> dict[int, bool]:
+    """Return those of these nodes whose last delivery did not arrive.
+
+    With each: whether another delivery is out, or due by ``soon``. Nothing is held.
+    """
+    wanted = sorted(node_ids)
+    rows = _AWAY.rows(tx, nodes=wanted) if wanted else []
+    return {row[0]: row[1] is not None or (moment(row[2]) or soon) < soon for row in rows}
 
 
 def _mailbox(row: Sequence[Any]) -> Mailbox:

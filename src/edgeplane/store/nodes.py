@@ -1,6 +1,6 @@
 """Node rows and their sub-IPs."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from edgeplane.model.errors import AlreadyExists
 from edgeplane.model.nodes import NewNode, Node, NodeStatus, NodeTransport, SubIP
 from edgeplane.model.paging import Page, PageRequest, cut_page
-from edgeplane.store import labels
+from edgeplane.store import labels, node_health
 from edgeplane.store.prepared import Prepared, moment
 from edgeplane.store.rows import node_sub_ips, nodes
 from edgeplane.store.workers import Tx
@@ -71,23 +71,10 @@ def remove(tx: Tx, node_ids: Sequence[int]) -> int:
     return tx.conn.execute(delete(nodes).where(_N.id.in_(node_ids))).rowcount
 
 
-def observe(tx: Tx, node_ids: Collection[int], status: NodeStatus) -> None:
-    """Write what was observed of nodes; a person's maintenance stays."""
-    if node_ids:
-        tx.conn.execute(
-            update(nodes)
-            .where(
-                _N.id.in_(sorted(node_ids)),
-                _N.status.not_in([status.value, NodeStatus.MAINTENANCE.value]),
-            )
-            .values(status=status.value, updated_at=tx.now)
-        )
-
-
 def get(tx: Tx, node_id: int) -> Node | None:
-    """Return a node, with its labels."""
+    """Return a node, with its labels and health."""
     found = many(tx, [node_id]).get(node_id)
-    return found and replace(found, labels=labels.of_nodes(tx, [node_id])[node_id])
+    return found and _whole(tx, [found])[0]
 
 
 _MANY = Prepared(
@@ -101,7 +88,7 @@ _MANY = Prepared(
 
 
 def many(tx: Tx, node_ids: Iterable[int]) -> dict[int, Node]:
-    """Return nodes by id, without their labels."""
+    """Return nodes by id, without their labels and health."""
     wanted = sorted(node_ids)
     found: dict[int, Any] = {}
     subs: dict[int, list[SubIP]] = {}
@@ -135,7 +122,7 @@ def list_page(tx: Tx, wanted: NodeFilter, asked: PageRequest) -> Page[Node]:
     )
     rows = tx.conn.execute(query).all()
     counted = select(func.count()).select_from(nodes).where(*conditions)
-    found = _with_sub_ips_and_labels(tx, rows)
+    found = _whole(tx, _with_sub_ips(tx, rows))
     return cut_page(found, [node.id for node in found], tx.conn.scalar(counted) or 0, asked)
 
 
@@ -160,7 +147,7 @@ def _conditions(wanted: NodeFilter) -> list[ColumnElement[bool]]:
     return found + labels.carried(wanted.labels)
 
 
-def _with_sub_ips_and_labels(tx: Tx, rows: Sequence[Any]) -> list[Node]:
+def _with_sub_ips(tx: Tx, rows: Sequence[Any]) -> list[Node]:
     subs: dict[int, list[SubIP]] = {row.id: [] for row in rows}
     query = (
         select(node_sub_ips)
@@ -169,8 +156,21 @@ def _with_sub_ips_and_labels(tx: Tx, rows: Sequence[Any]) -> list[Node]:
     )
     for sub in tx.conn.execute(query) if subs else ():
         subs[sub.node_id].append(SubIP(ip=sub.ip, enabled=sub.enabled))
-    carried = labels.of_nodes(tx, subs)
-    return [replace(_node(row, tuple(subs[row.id])), labels=carried[row.id]) for row in rows]
+    return [_node(row, tuple(subs[row.id])) for row in rows]
+
+
+def _whole(tx: Tx, found: Sequence[Node]) -> list[Node]:
+    ids = [node.id for node in found]
+    carried, known = labels.of_nodes(tx, ids), node_health.of_nodes(tx, ids)
+    return [
+        replace(
+            node,
+            labels=carried[node.id],
+            last_seen_at=known[node.id].seen_at,
+            last_health_error=known[node.id].last_error,
+        )
+        for node in found
+    ]
 
 
 def _write_sub_ips(tx: Tx, node_id: int, sub_ips: Sequence[SubIP]) -> None:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from sqlalchemy import bindparam, case, delete, insert, or_, select, update
 
 from edgeplane.model.nodes import NodeTransport
-from edgeplane.store import mailboxes, task_moves
+from edgeplane.store import mailboxes, node_health, task_moves
 from edgeplane.store.prepared import Prepared
 from edgeplane.store.rows import node_mailboxes, nodes, replicas
 from edgeplane.store.workers import Tx
@@ -48,6 +48,13 @@ _DETACH = Prepared(
 )
 
 
+_CONNECTED = Prepared(
+    lambda items: select(_M.node_id).where(
+        _M.node_id.in_(items.named("nodes")), _M.via.is_not(None)
+    )
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Named:
     """A node, as an agent names it."""
@@ -72,12 +79,24 @@ def attach(tx: Tx, node_ids: Collection[int], replica: str) -> None:
     _ATTACH.change(tx, {"me": replica, "now": tx.now}, nodes=sorted(boxes))
     task_moves.pull_forward(tx, returned)
     mailboxes.note_reach(tx, returned, reached=True)
+    node_health.note_seen(tx, boxes)
 
 
 def detach(tx: Tx, node_ids: Collection[int], replica: str) -> None:
-    """Note that agents are no longer connected to a replica, where they are not to another."""
+    """Note that agents are no longer connected to a replica, where they are not to another.
+
+    They were a moment ago: their nodes were seen now.
+    """
     if node_ids:
         _DETACH.change(tx, {"me": replica}, nodes=sorted(node_ids))
+        node_health.note_seen(tx, node_ids)
+
+
+def connected(tx: Tx, node_ids: Sequence[int]) -> set[int]:
+    """Return those of these nodes whose agent is connected to a replica."""
+    if not node_ids:
+        return set()
+    return {row[0] for row in _CONNECTED.rows(tx, nodes=sorted(node_ids))}
 
 
 def forget(tx: Tx, node_id: int) -> None:

@@ -119,6 +119,21 @@ replicas = Table(
     **_INNODB,
 )
 
+#: One row per node, made and deleted with it: what is observed of it, and when it is asked next.
+node_health = Table(
+    "node_health",
+    metadata,
+    Column("node_id", Id, primary_key=True, autoincrement=False),
+    Column("check_at", UtcDateTime, nullable=False),
+    Column("seen_at", UtcDateTime),
+    Column("failures", Integer, nullable=False),
+    Column("failing_since", UtcDateTime),
+    Column("last_error", Text),
+    **_INNODB,
+)
+#: Equal to the ORDER BY of who asks next, as that of the mailboxes.
+CHECK_INDEX = Index(None, node_health.c.check_at, node_health.c.node_id)
+
 #: One row per request that fans out. Where its nodes stand is counted here, in the transaction that
 #: moves a task. ``next_at``, ``owner``, ``epoch`` and ``work_seq`` are as those of a mailbox.
 operations = Table(

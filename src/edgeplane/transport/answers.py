@@ -32,6 +32,13 @@ _OK = 200
 _PASSING = {408, 429}  #: the request came too slowly; there were too many
 _SERVER_ERROR = 500
 _NOT_AS_A_BATCH = {400, 413}
+#: What an agent of ours answers only to a wrong token, path or method: it may be anything else.
+_NOT_AN_AGENTS = {401, 403, 404, 405}
+_UNAUTHORIZED = 401
+
+
+class _Health(Struct):
+    version: str  #: all else may change from release to release
 
 
 class _Results(Struct):
@@ -44,6 +51,7 @@ _reply_decoder = msgspec.json.Decoder(ExecuteReply)
 _results_decoder = msgspec.json.Decoder(_Results)
 _refusal_decoder = msgspec.json.Decoder(BatchRefusal)
 _cancel_decoder = msgspec.json.Decoder(CancelReply)
+_health_decoder = msgspec.json.Decoder(_Health)
 _data_decoder = msgspec.json.Decoder(RefusalData)
 
 
@@ -59,6 +67,11 @@ def read_cancel(answer: Answer, request_id: str) -> CancelState:
     reply = _read(answer, _cancel_decoder)
     _check_id(reply.request_id, request_id)
     return reply.state
+
+
+def read_health(answer: Answer) -> None:
+    """Raise TransportError where an agent does not say that it is well."""
+    _read(answer, _health_decoder)
 
 
 def read_batch(answer: Answer, request_ids: Sequence[str]) -> list[Ending]:
@@ -94,16 +107,32 @@ def _read(answer: Answer, decoder: "msgspec.json.Decoder[_T]") -> _T:
     """Return the data of a success, or raise what kind of failure it is."""
     if answer.status != _OK:
         code, words, outdated = _envelope(answer)
-        raise _failure(
+        failure = _failure(
             answer.status, code, words, outdated=outdated, retry_after=_seconds(answer.retry_after)
         )
+        failure.fault = _fault(answer.status, code)
+        failure.answered = failure.fault is None
+        raise failure
     try:
         outer = _envelope_decoder.decode(answer.body)
         if outer.code != 0:
-            raise Refused(f"agent returned error code {outer.code}: {outer.message}")
+            odd = Refused(f"agent returned error code {outer.code}: {outer.message}")
+            odd.fault = f"what answers is no Edgeplane agent: status 200 with code {outer.code}"
+            raise odd
         return decoder.decode(outer.data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise Unanswered(f"agent's answer is not understood: {error}") from error
+        garbled = Unanswered(f"agent's answer is not understood: {error}")
+        garbled.fault = "what answers is no Edgeplane agent: its answer is not understood"
+        raise garbled from error
+
+
+def _fault(status: int, code: int) -> str | None:
+    """Say why what answered so is no healthy agent of ours; ``code`` 0: not in our envelope."""
+    if status == _UNAUTHORIZED and code:
+        return "agent answers 401: AGENT_TOKEN differs"
+    if code == 0 or status in _NOT_AN_AGENTS:
+        return f"what answers is no Edgeplane agent: status {status}"
+    return None
 
 
 def _check_id(told: str, asked: str) -> None:
@@ -118,13 +147,15 @@ def read_result(raw: Raw) -> tuple[str, Ending] | None:
     except msgspec.ValidationError:
         pass  # then it should be a reply
     else:
-        return refusal.request_id, _failure(
+        failure = _failure(
             refusal.http_status,
             refusal.code,
             refusal.error,
             outdated=refusal.data is not None,
             retry_after=refusal.retry_after,
         )
+        failure.answered = True
+        return refusal.request_id, failure
     try:
         reply = _reply_decoder.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError):

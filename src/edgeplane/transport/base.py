@@ -47,7 +47,14 @@ Place = Address | Inbound  #: where an agent is found
 
 
 class TransportError(Exception):
-    """A delivery that brought no result."""
+    """A delivery that brought no result.
+
+    ``answered``: a healthy agent of ours gave this answer. ``fault``: in plain words, why what
+    answered is none. With neither, it says nothing of the agent but what its class says.
+    """
+
+    answered: bool = False
+    fault: str | None = None
 
 
 class Unreachable(TransportError):
@@ -138,4 +145,18 @@ class AgentTransport(Protocol):
 
     async def close(self) -> None:
         """End all connections."""
+        ...
+
+
+class Asking(Protocol):
+    """Asks agents how they are."""
+
+    async def health(self, address: Address, seconds: float) -> None:
+        """Return when an agent of ours answers well within so many seconds.
+
+        Raises:
+            TransportError: it does not; see the tree above. With ``answered``, an agent is there
+                all the same, and has its reasons.
+
+        """
         ...

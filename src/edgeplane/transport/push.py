@@ -11,17 +11,18 @@ import resource
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from ssl import SSLContext
+from ssl import SSLCertVerificationError, SSLContext, SSLError
 
 import msgspec
 
 from edgeplane.http1.outgoing import Answer, Connection, ConnectionEnded
-from edgeplane.transport.answers import read_cancel, read_reply
+from edgeplane.transport.answers import read_cancel, read_health, read_reply
 from edgeplane.transport.base import Address, Busy, Ending, Unanswered, Unreachable
 from edgeplane.transport.batching import Batching
 from edgeplane.wire import (
     CANCEL_PATH,
     EXECUTE_PATH,
+    HEALTH_PATH,
     MAX_REPLY_BYTES,
     CancelRequest,
     CancelState,
@@ -83,6 +84,12 @@ class PushTransport:
         order = CancelRequest(request_id, node_id, epoch, attempt)
         answer = await self.post(address, CANCEL_PATH, _encoder.encode(order), seconds)
         return read_cancel(answer, request_id)
+
+    async def health(self, address: Address, seconds: float) -> None:
+        """Ask an agent how it is; see ``Asking``."""
+        head = f"GET {HEALTH_PATH} HTTP/1.1\r\nHost: {address}\r\n".encode()
+        message = b"".join((head, self._head, b"\r\n"))
+        read_health(await self._exchange(address, message, seconds, MAX_REPLY_BYTES))
 
     async def post(
         self,
@@ -180,8 +187,9 @@ class PushTransport:
         except OSError as error:
             if error.errno in {errno.EMFILE, errno.ENFILE}:
                 raise Busy("the control plane is out of file descriptors", 1.0) from error
-            words = os.strerror(error.errno).lower() if error.errno else str(error)
-            raise Unreachable(f"agent unreachable: connect to {address}: {words}") from error
+            raise Unreachable(
+                f"agent unreachable: connect to {address}: {_words(error)}"
+            ) from error
         self.connections_made += 1
         return connection
 
@@ -210,6 +218,14 @@ class PushTransport:
         self._idle_count += 1
         while self._idle_count > self._max_idle:
             self._drop(next(iter(self._idle)))
+
+
+def _words(error: OSError) -> str:
+    if isinstance(error, SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message}"
+    if isinstance(error, SSLError):  # its number is none of the system's
+        return f"TLS failed: {error.reason or error}"
+    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 def _idle_limit() -> int:

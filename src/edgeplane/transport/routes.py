@@ -16,7 +16,12 @@ def addresses(node: Node) -> Iterator[Place]:
     """
     if node.transport is NodeTransport.SYNC:
         yield Inbound(node.id)
-        return
+    else:
+        yield from called_at(node)
+
+
+def called_at(node: Node) -> Iterator[Address]:
+    """Yield where a node's agent is called by push."""
     yield Address(node.main_ip, node.agent_port)
     for sub in node.sub_ips:
         if sub.enabled:

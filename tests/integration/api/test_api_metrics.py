@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -11,6 +12,7 @@ from edgeplane.model.clock import utc_now
 from edgeplane.model.errors import DatabaseAway
 from edgeplane.model.tasks import TaskKind
 from edgeplane.services import monitoring
+from edgeplane.store import node_health
 from kit.asgi import Caller, call_raw
 
 TOKEN = "a-token-for-the-metrics-of-the-tests"
@@ -142,6 +144,21 @@ async def test_the_oldest_ages_come_from_the_database(either_house):
     assert seen["edgeplane_oldest_in_flight_age_seconds", "config"] > 86_400
     assert seen["edgeplane_oldest_in_flight_age_seconds", "purge"] == 0
     assert seen["edgeplane_oldest_due_mailbox_age_seconds",] >= 0
+
+
+async def test_nodes_are_counted_by_status(either_house):
+    """The disabled ones apart; and one that nobody has asked for long is told."""
+    house = either_house
+    node_id = await house.node()
+    long = timedelta(hours=1)
+    await house.database.write(
+        lambda tx: node_health.ask_at_once(replace(tx, now=tx.now - long), node_id, anew=False)
+    )
+    await house.node(enabled=False)
+    _, seen = await look(house.app)
+    found = {key[1]: n for key, n in seen.items() if key[0] == "edgeplane_nodes"}
+    assert found == {"online": 1, "offline": 0, "maintenance": 0, "disabled": 1}
+    assert 3600 <= seen["edgeplane_oldest_due_probe_age_seconds",] < 3700
 
 
 async def test_the_database_is_asked_once_in_a_while(house, monkeypatch):

@@ -1,10 +1,13 @@
 """Nodes over REST: shapes, rules, filters."""
 
 import re
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from edgeplane.model.users import Role
+from edgeplane.store import node_health
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 KEYS = [
@@ -17,6 +20,8 @@ KEYS = [
     "transport",
     "subIPs",
     "labels",
+    "lastSeenAt",
+    "lastHealthError",
     "createdAt",
     "updatedAt",
 ]
@@ -33,7 +38,7 @@ async def test_a_node_is_answered_whole(api):
     assert list(node) == KEYS
     assert TIME.fullmatch(node["createdAt"])
     assert node["updatedAt"] == node["createdAt"]
-    assert {key: node[key] for key in KEYS[1:9]} == {
+    assert {key: node[key] for key in KEYS[1:11]} == {
         "name": "edge-1",
         "mainIP": "192.0.2.1",
         "agentPort": 9090,
@@ -42,9 +47,31 @@ async def test_a_node_is_answered_whole(api):
         "transport": "push",
         "subIPs": [],
         "labels": {},
+        "lastSeenAt": None,
+        "lastHealthError": None,
     }
     assert await api.data(f"/nodes/{node['id']}") == node
     assert (await api.data("/nodes"))["list"] == [node]
+
+
+async def test_what_was_observed_is_shown_and_filtered_by(house, api):
+    """In a node and in a list: when it was seen, what is wrong; and the status that follows."""
+    seen = await api.data("/nodes/create", a_node("seen"))
+    wrong = await api.data("/nodes/create", a_node("wrong", status="online"))
+
+    def observe(tx):
+        node_health.note_seen(tx, [seen["id"]])
+        for seconds in (0, 10):
+            later = replace(tx, now=tx.now + timedelta(seconds=seconds))
+            node_health.note_failure(later, {wrong["id"]: "connection refused"})
+
+    await house.database.write(observe)
+    found = await api.data(f"/nodes/{seen['id']}")
+    assert TIME.fullmatch(found["lastSeenAt"])
+    assert (found["status"], found["lastHealthError"]) == ("online", None)
+    (found,) = (await api.data("/nodes", status="offline"))["list"]
+    assert found["id"] == wrong["id"]
+    assert (found["lastSeenAt"], found["lastHealthError"]) == (None, "connection refused")
 
 
 async def test_the_seeds_own_body_is_taken_as_it_is(api):

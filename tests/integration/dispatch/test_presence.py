@@ -171,6 +171,7 @@ async def test_a_node_set_to_push_is_nobodys(database, node_id, box):
 async def test_admission(database, node_id, here, box):
     """It is committed before it is told, and the engine hears of it."""
     assert await here.admit("edge-1") == node_id
+    here.links.open(node_id, "edge-1", "session-1", "192.0.2.1:1")
     assert (await box()).via == "me"
     async with asyncio.timeout(PATIENCE):
         while {node_id} not in here.told:

@@ -4,11 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from edgeplane.model.nodes import NodeStatus
 from edgeplane.model.tasks import Outcome, TaskKind, TaskStatus
-from edgeplane.services import nodes as node_rule
-from edgeplane.services.nodes import NodeChange
-from edgeplane.store import attempts, mailboxes, nodes
+from edgeplane.store import attempts, mailboxes
 from kit.engines import came_back
 
 PURGE = TaskKind.PURGE_CACHE
@@ -103,19 +100,6 @@ async def test_new_tasks_do_not_put_off_the_next_probe(turner, ask, node_id):
         assert turn.next_due - turn.now <= timedelta(seconds=cap)
 
 
-async def test_a_node_seen_again_is_online_whatever_its_delivery_had_seen(turner, ask, node_id):
-    """A purge that was out when another found the node gone answers: the node is there."""
-    await turner.database.write(
-        lambda tx: node_rule.nodes.observe(tx, [node_id], NodeStatus.ONLINE)
-    )
-    await ask(node_id, PURGE, number=2)
-    slow, lost = (await turner.take()).begun
-    await turner.take([came_back(lost, Outcome.UNREACHABLE, REFUSED)])
-    assert (await turner.database.read(lambda tx: nodes.get(tx, node_id))).status == "offline"
-    await turner.take([came_back(slow, Outcome.SUCCEEDED)])
-    assert (await turner.database.read(lambda tx: nodes.get(tx, node_id))).status == "online"
-
-
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.BUSY, Outcome.UNANSWERED])
 async def test_any_answer_shows_that_a_node_is_back(gone, turner, node_id, outcome):
     """A failure told by the agent is an answer too."""
@@ -176,25 +160,3 @@ async def test_an_answer_outweighs_a_failed_connection(turner, ask, node_id):
     await turner.take(results)
     box = await turner.database.write(lambda tx: mailboxes.lock(tx, [node_id]))
     assert box[node_id].unreachable_since is None
-
-
-async def test_what_is_observed_is_the_nodes_status(gone, turner, node_id):
-    """Offline after a delivery that did not arrive, online after one that did."""
-    _, turn = await gone()
-    node = await turner.database.read(lambda tx: nodes.get(tx, node_id))
-    assert node.status is NodeStatus.OFFLINE
-    turn = await turner.take(now=turn.next_due)
-    await turner.take([came_back(turn.begun[0], Outcome.SUCCEEDED)], now=turn.now)
-    node = await turner.database.read(lambda tx: nodes.get(tx, node_id))
-    assert node.status is NodeStatus.ONLINE
-
-
-@pytest.mark.parametrize("outcome", [Outcome.SUCCEEDED, Outcome.UNREACHABLE])
-async def test_a_persons_maintenance_is_kept(turner, ask, node_id, outcome):
-    """Whatever a delivery shows that was under way."""
-    await ask(node_id)
-    turn = await turner.take()
-    await node_rule.update(turner.database, node_id, NodeChange(status=NodeStatus.MAINTENANCE))
-    await turner.take([came_back(turn.begun[0], outcome)])
-    node = await turner.database.read(lambda tx: nodes.get(tx, node_id))
-    assert node.status is NodeStatus.MAINTENANCE

@@ -66,6 +66,30 @@ def test_a_migration_that_was_killed_goes_on(request, last):
     migrate.check(url)
 
 
+def test_nodes_that_were_there_get_their_health(empty):
+    """From the release of before: nothing is known of them, all are due; and again after a kill."""
+    migrate.upgrade(empty)
+    migrate.downgrade(empty, "0001")
+    assert "node_health" not in tables(empty)
+    with make_engine(empty).begin() as connection:
+        for number in range(3):
+            connection.exec_driver_sql(
+                "INSERT INTO nodes (name, main_ip, agent_port, enabled, status, created_at,"
+                f" updated_at) VALUES ('n{number}', '127.0.0.1', 1, 1, 'online',"
+                " '2026-01-23 10:00:00.000', '2026-01-23 10:00:00.000')"
+            )
+    for _ in range(2):
+        migrate.upgrade(empty)
+        with make_engine(empty).begin() as connection:
+            query = "SELECT n.id, h.failures, h.seen_at, h.check_at IS NOT NULL FROM nodes n"
+            found = connection.exec_driver_sql(
+                f"{query} JOIN node_health h ON h.node_id = n.id ORDER BY n.id"
+            ).all()
+            connection.exec_driver_sql("DELETE FROM node_health WHERE node_id = 2")
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+        assert [tuple(row) for row in found] == [(n, 0, None, 1) for n in (1, 2, 3)]
+
+
 def test_two_that_migrate_at_once_take_turns(request):
     """Both start; the tables are made once."""
     url = empty_mysql_url(request.getfixturevalue("mysql_dsn"))

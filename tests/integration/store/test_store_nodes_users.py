@@ -79,20 +79,6 @@ async def test_a_node_waiting_for_a_retry_is_not_deleted(database):
         await rule.delete(database, [node_id])
 
 
-async def test_an_observation_leaves_maintenance_alone(database):
-    """And what has that status already."""
-    statuses = list(NodeStatus)
-
-    def observe(tx):
-        ids = [add_nodes(tx, 1, status=status)[0] for status in statuses]
-        nodes.observe(tx, ids, NodeStatus.OFFLINE)
-        found = nodes.many(tx, ids)
-        return [found[node_id].status for node_id in ids]
-
-    expected = [NodeStatus.OFFLINE, NodeStatus.OFFLINE, NodeStatus.MAINTENANCE]
-    assert await database.write(observe) == expected
-
-
 async def test_paused_nodes_are_those_a_person_paused(database):
     """Disabled or in maintenance, not offline."""
 

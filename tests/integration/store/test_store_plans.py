@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import timedelta
 from random import Random
 
 import pytest
@@ -21,11 +22,19 @@ from edgeplane.store import (
     removal,
     tasks,
 )
+from edgeplane.store import node_health as health
 from edgeplane.store import operations as store_operations
 from edgeplane.store.database import make_engine
 from edgeplane.store.operations import page_query
 from edgeplane.store.prepared import Items
-from edgeplane.store.rows import agent_tasks, node_mailboxes, nodes, operations, task_attempts
+from edgeplane.store.rows import (
+    agent_tasks,
+    node_health,
+    node_mailboxes,
+    nodes,
+    operations,
+    task_attempts,
+)
 from edgeplane.store.task_lists import TaskFilter, ids_query, total_query
 from edgeplane.store.workers import Tx
 from kit import factories
@@ -51,7 +60,7 @@ def engine(request, tmp_path_factory):
             "ANALYZE"
             if request.param == "sqlite"
             else "ANALYZE TABLE agent_tasks, node_mailboxes, task_attempts, nodes, node_labels,"
-            " operations, operation_targets"
+            " node_health, operations, operation_targets"
         )
     return opened
 
@@ -167,6 +176,25 @@ def test_a_claim_walks_its_index_in_order(engine, nodes, due):
         undone.rollback()
     assert reads(engine, plan, "node_mailboxes") == ["ix_node_mailboxes_next_at_node_id"]
     assert sorts(plan) == 0
+
+
+@pytest.mark.parametrize("due", [0.1, 0.5, 1])
+def test_who_is_asked_next_is_found_along_its_index(engine, due):
+    """In its order, however many are due: a second replica must find what the first one left."""
+    now, last = utc_now(), int(NODES * due)
+    checks = node_health.c
+    with engine.connect() as connection, connection.begin() as undone:
+        first = connection.scalar(select(checks.node_id).order_by(checks.node_id).limit(1))
+        later = now + timedelta(seconds=60)
+        connection.execute(update(node_health).values(check_at=later))
+        some = checks.node_id <= first + last
+        connection.execute(update(node_health).where(some).values(check_at=now))
+        claim = explain_on(connection, health.DUE._build(Items(0)), now=now, most=128)
+        oldest = explain_on(connection, health.OLDEST_DUE._build(Items(0)), now=now, most=1)
+        undone.rollback()
+    for plan in (claim, oldest):
+        assert reads(engine, plan, "node_health") == ["ix_node_health_check_at_node_id"]
+        assert sorts(plan) == 0
 
 
 def test_open_tasks_of_some_nodes_are_ranges_of_one_index(engine):

@@ -110,7 +110,9 @@ async def test_further_addresses_are_tried_in_order_while_none_is_reached():
     transport = Addresses(ip1=away, ip9=away, ip5=DONE, ip7=DONE)
     delivery = a_delivery("192.0.2.9", "-192.0.2.2", "192.0.2.5", "192.0.2.7")
     report = await deliver(transport, delivery)
-    assert report == Report(outcome=Outcome.SUCCEEDED, message="done", address="192.0.2.5:9090")
+    assert report == Report(
+        outcome=Outcome.SUCCEEDED, message="done", address="192.0.2.5:9090", answered=True
+    )
     assert [address.ip for address in transport.tried] == ["192.0.2.1", "192.0.2.9", "192.0.2.5"]
     assert {address.port for address in transport.tried} == {9090}
 
@@ -138,14 +140,16 @@ async def test_an_agent_that_was_reached_is_the_only_one_asked(ending):
 @pytest.mark.parametrize(
     ("ending", "report"),
     [
-        (DONE, Report(outcome=Outcome.SUCCEEDED, message="done")),
+        (DONE, Report(outcome=Outcome.SUCCEEDED, message="done", answered=True)),
         (
             ExecuteReply(request_id="r-1", status="failed", message="nginx -t: emerg"),
-            Report(outcome=Outcome.FAILED, message="nginx -t: emerg"),
+            Report(outcome=Outcome.FAILED, message="nginx -t: emerg", answered=True),
         ),
         (
-            ExecuteReply(request_id="r-1", status="failed", message="no", output="[emerg]"),
-            Report(outcome=Outcome.FAILED, message="no", output="[emerg]"),
+            ExecuteReply(
+                request_id="r-1", status="failed", message="no", output="[emerg]", answered=True
+            ),
+            Report(outcome=Outcome.FAILED, message="no", output="[emerg]", answered=True),
         ),
         (Unanswered("late"), Report(outcome=Outcome.UNANSWERED, message="late")),
         (Busy("full", 7.0), Report(outcome=Outcome.BUSY, message="full", retry_after=7.0)),

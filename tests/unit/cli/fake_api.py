@@ -12,8 +12,10 @@ NODE = {
     "mainIP": "192.0.2.7",
     "agentPort": 9090,
     "enabled": True,
-    "status": "online",
+    "status": "offline",
     "subIPs": [{"ip": "192.0.2.8", "enabled": False}],
+    "lastSeenAt": "2026-01-23T09:59:00.000Z",
+    "lastHealthError": "refused",
     "createdAt": "2026-01-23T10:00:00.000Z",
     "updatedAt": "2026-01-23T10:00:00.000Z",
 }

@@ -1,6 +1,7 @@
 """``edgeplane node``: what is sent and what is shown."""
 
 import json
+import re
 
 from unit.cli.fake_api import NODE, page
 
@@ -72,7 +73,8 @@ def test_a_list_is_a_table(logged_in, edgeplane):
     outcome = edgeplane("node", "list", "--name", "edge", "--enabled", "--page", "1")
     assert logged_in.requests[-1].path == "/api/v1/nodes?page=1&name=edge&enabled=true"
     assert outcome.out.splitlines()[1].split() == [
-        *("7", "edge-1", "192.0.2.7", "9090", "online", "yes", "-"),
+        *("7", "edge-1", "192.0.2.7", "9090", "offline", "yes", "-"),
+        *("2026-01-23T09:59:00.000Z", "refused"),
     ]
     assert "--page 2" in outcome.err
     assert edgeplane("node", "list", "--label", "a=1", "--label", "b=2").code == 0
@@ -82,5 +84,8 @@ def test_a_list_is_a_table(logged_in, edgeplane):
 def test_show_is_the_data_with_json(logged_in, edgeplane):
     """Show prints fields for people and the API's data for programs."""
     logged_in.answer("GET", "/api/v1/nodes/7", NODE)
-    assert "edge-1" in edgeplane("node", "show", "7").out
+    shown = edgeplane("node", "show", "7").out
+    assert "edge-1" in shown
+    assert re.search("^last seen +2026-01-23T09:59:00.000Z$", shown, re.MULTILINE)
+    assert re.search("^health error +refused$", shown, re.MULTILINE)
     assert json.loads(edgeplane("node", "show", "7", "--json").out) == NODE

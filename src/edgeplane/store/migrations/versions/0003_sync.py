@@ -9,7 +9,7 @@ from edgeplane.store.migrations.steps import add_column, add_index, drop_column,
 from edgeplane.store.types import UtcDateTime, exact
 
 revision = "0003"
-down_revision = "0001"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
