@@ -146,9 +146,7 @@ async def test_an_agent_that_was_reached_is_the_only_one_asked(ending):
             Report(outcome=Outcome.FAILED, message="nginx -t: emerg", answered=True),
         ),
         (
-            ExecuteReply(
-                request_id="r-1", status="failed", message="no", output="[emerg]", answered=True
-            ),
+            ExecuteReply(request_id="r-1", status="failed", message="no", output="[emerg]"),
             Report(outcome=Outcome.FAILED, message="no", output="[emerg]", answered=True),
         ),
         (Unanswered("late"), Report(outcome=Outcome.UNANSWERED, message="late")),
