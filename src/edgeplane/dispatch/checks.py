@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from edgeplane.model.nodes import Node
-from edgeplane.store import mailboxes, node_health, nodes, task_moves
+from edgeplane.services import nodes as rule
+from edgeplane.store import mailboxes, node_health, nodes
 from edgeplane.store.node_health import Taken, Timing
 from edgeplane.store.workers import Tx
 
@@ -56,24 +57,14 @@ class Looked:
 def look(tx: Tx, asked: Asked) -> Looked:
     """Take one look in this transaction."""
     looked = Looked()
-    looked.back = _take_back(tx, [each.node_id for each in asked.answers if each.words is None])
+    well = [each.node_id for each in asked.answers if each.words is None]
+    looked.back = rule.take_back(tx, well)
     _write(tx, asked, looked)
     if asked.most and asked.timing is not None:
         taken = node_health.claim(tx, asked.most, asked.timing)
         looked.more = len(taken) == asked.most
         looked.probes = _probes(tx, taken, asked.timing)
     return looked
-
-
-def _take_back(tx: Tx, healthy: Sequence[int]) -> list[int]:
-    """Have everything sent at once that waits for nodes which are there again."""
-    away = mailboxes.lock(tx, mailboxes.not_reached(tx, healthy, tx.now))
-    back = [node_id for node_id, box in away.items() if box.unreachable_since is not None]
-    if back:
-        task_moves.pull_forward(tx, back)
-        mailboxes.note_reach(tx, back, reached=True)
-        mailboxes.mark_work(tx, back)
-    return back
 
 
 def _write(tx: Tx, asked: Asked, looked: Looked) -> None:
