@@ -66,7 +66,7 @@ class DispatchSettings:
     """``EDGEPLANE_MAX_PER_NODE``: requests to a node at once, of one config task or many purges."""
     probe_seconds: int = 30
     """``EDGEPLANE_PROBE_SECONDS``: a node nobody has seen for so long is asked how it is; 0: never.
-    A connection idles for two minutes at most, so that up to 90 s each probe finds one open."""
+    Up to 80 s each probe finds the connection of the one before still open."""
     lease_seconds: float = 10.0
     """A dead owner's nodes are free after this long: below the 15 s a repair may take."""
     renew_seconds: float = 3.0

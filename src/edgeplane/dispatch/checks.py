@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 
 from edgeplane.model.clock import rfc3339
 from edgeplane.model.nodes import Node, NodeTransport
-from edgeplane.store import mailboxes, node_health, nodes, presence, task_moves
+from edgeplane.services import nodes as rule
+from edgeplane.store import mailboxes, node_health, nodes, presence
 from edgeplane.store.node_health import Taken, Timing
 from edgeplane.store.workers import Tx
 
@@ -62,7 +63,8 @@ class Looked:
 def look(tx: Tx, asked: Asked) -> Looked:
     """Take one look in this transaction."""
     looked = Looked()
-    looked.back = _take_back(tx, [each.node_id for each in asked.answers if each.words is None])
+    well = [each.node_id for each in asked.answers if each.words is None]
+    looked.back = rule.take_back(tx, well)
     _write(tx, asked, looked)
     if asked.most and asked.timing is not None:
         taken = node_health.claim(tx, asked.most, asked.timing)
@@ -71,17 +73,6 @@ def look(tx: Tx, asked: Asked) -> Looked:
         looked.probes = _probes(tx, taken, found, asked.timing)
         _note_connected(tx, [n for n in found.values() if _connects_out(n)], asked)
     return looked
-
-
-def _take_back(tx: Tx, healthy: Sequence[int]) -> list[int]:
-    """Have everything sent at once that waits for nodes which are there again."""
-    away = mailboxes.lock(tx, mailboxes.not_reached(tx, healthy, tx.now))
-    back = [node_id for node_id, box in away.items() if box.unreachable_since is not None]
-    if back:
-        task_moves.pull_forward(tx, back)
-        mailboxes.note_reach(tx, back, reached=True)
-        mailboxes.mark_work(tx, back)
-    return back
 
 
 def _write(tx: Tx, asked: Asked, looked: Looked) -> None:

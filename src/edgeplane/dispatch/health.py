@@ -74,6 +74,7 @@ class Health:
         probes = metrics.counter("edgeplane_health_probes_total")
         self._probes = {outcome: probes.labels(outcome) for outcome in OUTCOMES}
         self._seconds = metrics.histogram("edgeplane_health_look_seconds")
+        metrics.gauge("edgeplane_health_interval_seconds").set(seconds)
         metrics.follow("edgeplane_health_probes_out", lambda: len(self._out))
         self._answers: list[Answered] = []
         self._out: set[asyncio.Task[None]] = set()

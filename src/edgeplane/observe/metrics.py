@@ -164,6 +164,11 @@ _ENGINE = (
         "What a transaction took that writes how nodes are and takes those to be asked, with its "
         "wait.",
     ),
+    _gauge(
+        "edgeplane_health_interval_seconds",
+        "How long a node may go unseen before this process asks it. 0: it asks none.",
+        unit=Unit.SECONDS,
+    ),
     _gauge("edgeplane_health_probes_out", "Nodes that are being asked how they are."),
     _gauge("edgeplane_connections_idle", "Connections to agents kept for the next delivery."),
     _gauge("edgeplane_agents_connected", "Agents that connected out, and are connected here."),

@@ -1,6 +1,6 @@
 """Nodes: registered, changed, taken out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeplane.model.errors import NotFound, WrongState
@@ -48,6 +48,22 @@ async def delete(database: Database, node_ids: Sequence[int]) -> int:
 
     """
     return await database.write(lambda tx: _delete(tx, sorted(set(node_ids))))
+
+
+def take_back(tx: Tx, node_ids: Iterable[int]) -> list[int]:
+    """Have everything due at once that waits for nodes which are there again.
+
+    Returns:
+        Those of them that had not been reached: tell of them after the commit.
+
+    """
+    away = mailboxes.lock(tx, mailboxes.not_reached(tx, node_ids, tx.now))
+    back = [node_id for node_id, box in away.items() if box.unreachable_since is not None]
+    if back:
+        task_moves.pull_forward(tx, back)
+        mailboxes.note_reach(tx, back, reached=True)
+        mailboxes.mark_work(tx, back)
+    return back
 
 
 def _create(tx: Tx, asked: NewNode) -> Node:

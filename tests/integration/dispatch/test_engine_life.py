@@ -514,3 +514,30 @@ async def _counted(engine, name):
     async with asyncio.timeout(PATIENCE):
         while not getattr(engine.counters, name):
             await asyncio.sleep(0.005)
+
+
+def _foreign():
+    refused = Refused("status 404")
+    refused.fault = "what answers is no Edgeplane agent: status 404"
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        (lambda call: call.succeed(), None),
+        (lambda call: call.fail(), None),
+        (lambda call: call.break_with(Unreachable("connection refused")), "connection refused"),
+        (lambda call: call.break_with(_foreign()), _foreign().fault),
+    ],
+    ids=["success", "failure", "unreachable", "foreign"],
+)
+async def test_a_delivery_leaves_what_it_shows_of_its_node(
+    database, transport, node_id, end, words
+):
+    """An agent that answers is well, whatever it says of the task."""
+    async with running_engine(database, transport) as running:
+        asked = await running.intake.submit(new_task(node_id, max_attempts=1))
+        end(await transport.next())
+        await ended(database, asked)
+        assert running.engine.sightings.take(10) == {node_id: words}
