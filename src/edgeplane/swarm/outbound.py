@@ -40,8 +40,8 @@ class Outbound(asyncio.Protocol):
     """One connection of one agent."""
 
     __slots__ = (
-        "_keep", "_owner", "_parser", "_parts", "_size", "_status", "busy", "deadline", "exchange",
-        "idle_since", "retry_after", "transport",
+        "_keep", "_owner", "_parser", "_parts", "_size", "_status", "again", "busy", "deadline",
+        "exchange", "idle_since", "retry_after", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -55,6 +55,7 @@ class Outbound(asyncio.Protocol):
         self._keep = False  #: the connection may be used after it
         self.busy = False  #: an answer is due
         self.exchange = 0  #: the number of what was sent last
+        self.again = False  #: where it is turned away, everything is to be asked for again
         self.deadline = NEVER  #: the loop's time at which its answer is given up
         self.idle_since = 0.0  #: the loop's time of the last answer
         self.retry_after: int | None = None  #: seconds, of the answer

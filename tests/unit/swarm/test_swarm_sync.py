@@ -192,6 +192,21 @@ async def test_an_exchange_without_a_reply_in_its_time_is_lost(stage):
     assert (await here.next()).request.again
 
 
+async def test_an_exchange_may_be_held_as_long_as_the_latest_reply_says(stage):
+    """The older one's, which comes when the newer one is on its way, counts for that too."""
+    here = await stage(latency=0.03, uniform=True, seed=4)
+    (await here.next()).reply("r1", wait=1.0)
+    held, newer = await here.next(), await here.next()
+    held.reply(wait=60.0)
+    while here.client._lines[0].busy:
+        await asyncio.sleep(0.001)
+    now = asyncio.get_running_loop().time()
+    here.client.look(now + 60 + sync.GRACE_SECONDS - 1)
+    newer.reply()
+    assert not (await here.next()).request.again
+    assert here.counts.lost_exchanges == 0
+
+
 async def test_a_second_connection_that_idles_is_closed(stage):
     """Never the one that is used."""
     here = await stage(latency=0.03, uniform=True, seed=4)
@@ -226,6 +241,18 @@ async def test_what_is_no_reply_is_an_answer_that_turns_away(stage):
     (await here.next()).answer(200, b'{"code":0,"message":"success","data":{"nodeId":"x"}}')
     assert (await here.next()).request.exchange == 3
     assert here.counts.turned_away == {200: 1}
+
+
+async def test_who_is_turned_away_after_a_lost_reply_still_asks_for_everything(stage):
+    """The reply was lost all the same."""
+    here = await stage()
+    (await here.next()).reply()
+    (await here.next()).cut()
+    (await here.next()).answer(503, b"{}", "retry-after: 0")
+    fourth = await here.next()
+    assert fourth.request.again
+    fourth.reply()
+    assert not (await here.next()).request.again
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -358,6 +385,16 @@ async def test_cancels_are_answered(stage, long_moment):
     assert third.request.cancels == [CancelReply("r1", "done"), CancelReply("r2", "unknown")]
     third.reply()
     assert (await here.next()).request.cancels == []
+
+
+async def test_answers_to_cancels_that_are_turned_away_are_asked_for_again(stage, long_moment):
+    """Nobody has heard them."""
+    here = await stage()
+    (await here.next()).reply(cancels=("r1",))
+    second = await here.next()
+    assert second.request.cancels == [CancelReply("r1", "unknown")]
+    second.answer(429, b"{}", "retry-after: 0")
+    assert (await here.next()).request.again
 
 
 async def test_a_refusal_is_a_result(stage, long_moment):
