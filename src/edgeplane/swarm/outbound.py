@@ -9,6 +9,7 @@ from typing import Final, Protocol, cast
 
 import httptools
 
+from edgeplane.http1 import keepalive
 from edgeplane.wire import MAX_BODY_BYTES, MAX_REPLY_BYTES
 
 BODY_BYTES: Final = MAX_BODY_BYTES + MAX_REPLY_BYTES  #: of an answer: tasks, and words beside them
@@ -151,4 +152,6 @@ async def connect(
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(CONNECT_SECONDS):
         await loop.create_connection(lambda: line, address, port, local_addr=source)
+    if source is None:  # what goes over a network can be cut without a word
+        keepalive.watch(line.transport.get_extra_info("socket"))
     return line

@@ -306,13 +306,14 @@ class SyncAgent:
         self._again = self._again or line.again
         if line.exchange == self._exchange:
             self._turn_to_next()
-            self._come_back(line.retry_after or 0)
+            self._come_back(self._shared.delay_after(status, line.retry_after, self._reconnect))
         else:
             self._speak_up()
 
-    def _come_back(self, least: float = 0.0) -> None:
-        """Go on at a random time: at first within what was told, later at longer intervals."""
+    def _come_back(self, delay: float | None = None) -> None:
+        """Go on later; as long as nobody said when, ever later."""
         self._stop_waiting()
-        delay = least + self._shared.delay(self._reconnect, self._failures)
-        self._failures += 1
+        if delay is None:
+            delay = self._shared.delay(self._reconnect, self._failures)
+            self._failures += 1
         self._timer = self._shared.loop.call_later(delay, self._go)
