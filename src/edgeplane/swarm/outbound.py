@@ -9,6 +9,7 @@ from typing import Final, Protocol, cast
 
 import httptools
 
+from edgeplane.http1 import keepalive
 from edgeplane.wire import MAX_BODY_BYTES, MAX_REPLY_BYTES
 
 BODY_BYTES: Final = MAX_BODY_BYTES + MAX_REPLY_BYTES  #: of an answer: tasks, and words beside them
@@ -40,8 +41,8 @@ class Outbound(asyncio.Protocol):
     """One connection of one agent."""
 
     __slots__ = (
-        "_keep", "_owner", "_parser", "_parts", "_size", "_status", "busy", "deadline", "exchange",
-        "idle_since", "retry_after", "transport",
+        "_keep", "_owner", "_parser", "_parts", "_size", "_status", "again", "busy", "deadline",
+        "exchange", "idle_since", "retry_after", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -55,6 +56,7 @@ class Outbound(asyncio.Protocol):
         self._keep = False  #: the connection may be used after it
         self.busy = False  #: an answer is due
         self.exchange = 0  #: the number of what was sent last
+        self.again = False  #: where it is turned away, everything is to be asked for again
         self.deadline = NEVER  #: the loop's time at which its answer is given up
         self.idle_since = 0.0  #: the loop's time of the last answer
         self.retry_after: int | None = None  #: seconds, of the answer
@@ -150,4 +152,6 @@ async def connect(
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(CONNECT_SECONDS):
         await loop.create_connection(lambda: line, address, port, local_addr=source)
+    if source is None:  # what goes over a network can be cut without a word
+        keepalive.watch(line.transport.get_extra_info("socket"))
     return line

@@ -75,8 +75,6 @@ class SyncAgent:
             elif len(self._lines) > 1 and now - line.idle_since > IDLE_SECONDS:
                 line.transport.close()
 
-    # the connections' side
-
     def opened(self) -> None:
         """Count a connection."""
         self._shared.tally.connected()
@@ -106,6 +104,7 @@ class SyncAgent:
         if newest and self._resting:
             self._rest(reply.pause_seconds)
         elif not newest:
+            self._prolong()
             self._speak_up()
 
     def lost(self, line: Outbound) -> None:
@@ -120,8 +119,6 @@ class SyncAgent:
             self._come_back()
         else:
             self._speak_up()
-
-    # inside
 
     def _forget(self) -> None:
         self._stop_waiting()
@@ -241,16 +238,22 @@ class SyncAgent:
             connecting = self._connect(control, self._session)
             self._connecting = self._shared.loop.create_task(connecting)
 
+    def _prolong(self) -> None:
+        """Allow what was sent before this reply came the time that it gives."""
+        deadline = self._shared.loop.time() + self._wait + GRACE_SECONDS
+        for line in self._lines:
+            if line.busy:
+                line.deadline = max(line.deadline, deadline)
+
     def _send(self, line: Outbound) -> None:
         self._exchange += 1
         self._fresh = 0
         shared = self._shared
         results, cancels = self._telling.take(shared.loop.time(), shared.tally)
-        who, again = name_of(self._agent.number), self._again
-        request = SyncRequest(
-            who, self._session, self._exchange, again, shared.version, results, cancels
-        )
-        self._again = False
+        who, session, number = name_of(self._agent.number), self._session, self._exchange
+        again, self._again = self._again, False
+        line.again = again or bool(cancels)
+        request = SyncRequest(who, session, number, again, shared.version, results, cancels)
         shared.tally.counts.exchanges += 1
         deadline = shared.loop.time() + self._wait + GRACE_SECONDS
         line.send(shared.message(self._control, request), self._exchange, deadline)
@@ -277,16 +280,12 @@ class SyncAgent:
 
     def _unreached(self) -> None:
         """Try the next control plane, and wait once all have been tried."""
-        controls = len(self._shared.controls)
         self._shared.tally.counts.unreached += 1
         self._tried += 1
         self._turn_to_next()
-        if self._timer is not None:
-            return
-        if self._tried % controls:
-            self._go()
-        else:
-            self._come_back()
+        if self._timer is None:
+            others_left = self._tried % len(self._shared.controls)
+            (self._go if others_left else self._come_back)()
 
     def _turn_to_next(self) -> None:
         """Call the next control plane from now on, if there is another."""
@@ -304,16 +303,17 @@ class SyncAgent:
     def _turned_away(self, line: Outbound, status: int) -> None:
         """Come back later, and no sooner than asked."""
         self._shared.tally.turned_away(status)
+        self._again = self._again or line.again
         if line.exchange == self._exchange:
-            least = line.retry_after or 0
             self._turn_to_next()
-            self._come_back(least)
+            self._come_back(self._shared.delay_after(status, line.retry_after, self._reconnect))
         else:
             self._speak_up()
 
-    def _come_back(self, least: float = 0.0) -> None:
-        """Go on at a random time: at first within what was told, later at longer intervals."""
+    def _come_back(self, delay: float | None = None) -> None:
+        """Go on later; as long as nobody said when, ever later."""
         self._stop_waiting()
-        delay = least + self._shared.delay(self._reconnect, self._failures)
-        self._failures += 1
+        if delay is None:
+            delay = self._shared.delay(self._reconnect, self._failures)
+            self._failures += 1
         self._timer = self._shared.loop.call_later(delay, self._go)

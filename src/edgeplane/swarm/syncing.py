@@ -15,7 +15,10 @@ from edgeplane.wire import SyncRequest
 
 SWEEP_SECONDS: Final = 1.0
 STARTS_PER_SECOND: Final = 2_000
-MOST_RETURN_SECONDS: Final = 30.0
+MOST_RETURN_SECONDS: Final = 10.0  #: or what a control plane says, where that is longer
+STRANGER_SECONDS: Final = (15.0, 30.0)  #: what a person has to mend is asked again so much later
+
+_OF_PEOPLE: Final = frozenset({401, 404})
 
 _encoder: Final = msgspec.json.Encoder()
 
@@ -75,8 +78,14 @@ class Syncing:
 
         After so many failures in a row it is at intervals that double.
         """
-        most = min(MOST_RETURN_SECONDS, reconnect * 2 ** min(failures, 5))
+        most = min(max(MOST_RETURN_SECONDS, reconnect), reconnect * 2 ** min(failures, 10))
         return self.random.uniform(most / 2 if failures else 0, most)
+
+    def delay_after(self, status: int, retry_after: int | None, reconnect: float) -> float:
+        """Return in how many seconds to come back after an answer that is no reply."""
+        if status in _OF_PEOPLE or retry_after is None:
+            return self.random.uniform(*STRANGER_SECONDS)
+        return retry_after + self.random.uniform(0, max(retry_after / 2, reconnect))
 
     def start(self, clients: Iterable[Client]) -> None:
         """Let them begin, spread over time."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from random import Random
 
 import pytest
 
@@ -192,6 +193,21 @@ async def test_an_exchange_without_a_reply_in_its_time_is_lost(stage):
     assert (await here.next()).request.again
 
 
+async def test_an_exchange_may_be_held_as_long_as_the_latest_reply_says(stage):
+    """The older one's, which comes when the newer one is on its way, counts for that too."""
+    here = await stage(latency=0.03, uniform=True, seed=4)
+    (await here.next()).reply("r1", wait=1.0)
+    held, newer = await here.next(), await here.next()
+    held.reply(wait=60.0)
+    while here.client._lines[0].busy:
+        await asyncio.sleep(0.001)
+    now = asyncio.get_running_loop().time()
+    here.client.look(now + 60 + sync.GRACE_SECONDS - 1)
+    newer.reply()
+    assert not (await here.next()).request.again
+    assert here.counts.lost_exchanges == 0
+
+
 async def test_a_second_connection_that_idles_is_closed(stage):
     """Never the one that is used."""
     here = await stage(latency=0.03, uniform=True, seed=4)
@@ -208,24 +224,58 @@ async def test_a_second_connection_that_idles_is_closed(stage):
     assert here.counts.lost_exchanges == 0
 
 
-@pytest.mark.parametrize("status", [401, 404, 409, 500])
-async def test_who_is_turned_away_comes_again_and_counts_it(stage, status):
-    """No reply was lost, so nothing is asked for again."""
+@pytest.fixture
+def no_delay(monkeypatch):
+    """Return the spans of seconds in which agents are to come back; they come back at once."""
+    spans = []
+
+    def uniform(self, least, most):
+        spans.append((least, most))
+        return 0.0
+
+    monkeypatch.setattr(Random, "uniform", uniform)
+    return spans
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "span"),
+    [
+        (401, ("retry-after: 3",), (15.0, 30.0)),
+        (404, ("retry-after: 3",), (15.0, 30.0)),
+        (409, ("retry-after: 0",), (0, 4.0)),
+        (500, (), (15.0, 30.0)),
+    ],
+)
+async def test_who_is_turned_away_comes_again_and_counts_it(stage, no_delay, status, headers, span):
+    """After a while where a person has to mend it; no reply was lost, so nothing is sent again."""
     here = await stage()
-    (await here.next()).reply()
-    (await here.next()).answer(status)
+    (await here.next()).reply(reconnect=4.0)
+    (await here.next()).answer(status, b"{}", *headers)
     third = await here.next()
     assert (third.request.exchange, third.request.again) == (3, False)
     assert here.counts.turned_away == {status: 1}
+    assert no_delay[-1] == span
 
 
-async def test_what_is_no_reply_is_an_answer_that_turns_away(stage):
+async def test_what_is_no_reply_is_an_answer_that_turns_away(stage, no_delay):
     """Whatever its status says."""
     here = await stage()
     (await here.next()).reply()
     (await here.next()).answer(200, b'{"code":0,"message":"success","data":{"nodeId":"x"}}')
     assert (await here.next()).request.exchange == 3
     assert here.counts.turned_away == {200: 1}
+
+
+async def test_who_is_turned_away_after_a_lost_reply_still_asks_for_everything(stage):
+    """The reply was lost all the same."""
+    here = await stage()
+    (await here.next()).reply()
+    (await here.next()).cut()
+    (await here.next()).answer(503, b"{}", "retry-after: 0")
+    fourth = await here.next()
+    assert fourth.request.again
+    fourth.reply()
+    assert not (await here.next()).request.again
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -252,21 +302,19 @@ async def test_nonsense_ends_the_connection(stage):
     assert (third.request.again, third.writer is second.writer) == (True, False)
 
 
-async def test_intervals_between_tries_double(stage, monkeypatch):
-    """At first at any time within what was told, then not before half of it, up to 30 s."""
+async def test_intervals_between_tries_double(stage, no_delay):
+    """At first at any time within what was told; up to 10 s, or what was told if that is more."""
     here = await stage()
-    (await here.next()).reply(reconnect=4.0)
-    await here.next()
-    spans = []
-
-    def uniform(least, most):
-        spans.append((least, most))
-        return most
-
-    monkeypatch.setattr(here.shared.random, "uniform", uniform)
-    for _ in range(5):
-        here.client._come_back()
-    assert spans == [(0, 4.0), (4.0, 8.0), (8.0, 16.0), (15.0, 30.0), (15.0, 30.0)]
+    for told, wanted in (
+        (4.0, [(0, 4.0), (4.0, 8.0), (5.0, 10.0), (5.0, 10.0)]),
+        (25.0, [(0, 25.0), (12.5, 25.0), (12.5, 25.0), (12.5, 25.0)]),
+    ):
+        (await here.next()).reply(reconnect=told)
+        await here.next()
+        no_delay.clear()
+        for _ in range(4):
+            here.client._come_back()
+        assert no_delay == wanted
 
 
 async def test_the_next_control_plane_is_tried_when_one_is_not_reached(stage):
@@ -358,6 +406,16 @@ async def test_cancels_are_answered(stage, long_moment):
     assert third.request.cancels == [CancelReply("r1", "done"), CancelReply("r2", "unknown")]
     third.reply()
     assert (await here.next()).request.cancels == []
+
+
+async def test_answers_to_cancels_that_are_turned_away_are_asked_for_again(stage, long_moment):
+    """Nobody has heard them."""
+    here = await stage()
+    (await here.next()).reply(cancels=("r1",))
+    second = await here.next()
+    assert second.request.cancels == [CancelReply("r1", "unknown")]
+    second.answer(429, b"{}", "retry-after: 0")
+    assert (await here.next()).request.again
 
 
 async def test_a_refusal_is_a_result(stage, long_moment):
