@@ -56,6 +56,7 @@ class Run:
     fate: Fate
     life: int
     attempt: int
+    taken: float  #: when it was let in; monotonic
     begun: bool = False
     decided: bool = False
     called_off: str = ""  #: why it is to have no effect, if it has none yet

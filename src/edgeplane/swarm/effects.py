@@ -5,11 +5,12 @@ It outlives their deaths and the swarm's, though not the machine's: it is not sy
 One JSON object a line::
 
     {"event": "effect", "agent": "127.1.0.1", "requestId": "r1", "type": "reload",
-     "generation": null, "at": 1234.5}
+     "nodeId": 7, "generation": null, "epoch": 3, "taken": 1234.4, "at": 1234.5}
     {"event": "killed", "agent": "127.1.0.1", "at": 1235.0}
     {"event": "back", "agent": "127.1.0.1", "at": 1236.0}
 
-``at`` is this machine's monotonic clock, in seconds.
+``at`` is this machine's monotonic clock, in seconds; ``taken`` is when the request was let in,
+under its node's ``epoch``.
 """
 
 import os
@@ -21,6 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from edgeplane.swarm.addresses import address_of
+from edgeplane.swarm.records import Asked
 
 
 class _Line(Struct, rename="camel"):
@@ -45,16 +47,19 @@ class Effects:
             self._file = os.open(path, flags, 0o600)
             self._find(path, {(address_of(agent), name): (agent, name) for agent, name in begun})
 
-    def make(self, agent: int, request_id: str, kind: str, generation: int | None) -> None:
-        """Make the effect of a request, once."""
-        self._made.add((agent, request_id))
+    def make(self, asked: Asked, kind: str, taken: float) -> None:
+        """Make the effect of a request, once; ``taken`` is when it was let in (monotonic)."""
+        self._made.add((asked.agent, asked.request_id))
         self._append(
             {
                 "event": "effect",
-                "agent": address_of(agent),
-                "requestId": request_id,
+                "agent": address_of(asked.agent),
+                "requestId": asked.request_id,
                 "type": kind,
-                "generation": generation,
+                "nodeId": asked.node_id,
+                "generation": asked.generation,
+                "epoch": asked.epoch,
+                "taken": taken,
                 "at": time.monotonic(),
             }
         )

@@ -56,7 +56,8 @@ class Lives:
             generation=request.generation if config else None,
             at=time.time() + agent.skew,
         )
-        run = Run(request, asked, fate, agent.life, request.attempt, waiting=[tell])
+        taken = time.monotonic()
+        run = Run(request, asked, fate, agent.life, request.attempt, taken, waiting=[tell])
         agent.running[request.request_id] = run
         self._journal.begin(asked, partial(self._begun, agent, run))
 
@@ -133,7 +134,7 @@ class Lives:
             status = "failed"
         else:
             self._counts.effects += 1
-            self._effects.make(number, request.request_id, request.type, run.asked.generation)
+            self._effects.make(run.asked, request.type, run.taken)
         if run.fate.dies is Point.AFTER_EFFECT:
             self._kill(agent)
             return
