@@ -9,6 +9,7 @@ from contextlib import suppress
 from chaos.ground import Servers
 from chaos.schedules import Fault
 from kit.history import History
+from kit.ports import give_back
 from kit.processes import Agent, ControlPlane
 from kit.swarm import Swarm
 from kit.waiting import until
@@ -105,6 +106,7 @@ class Cast:
         self._end_watch()
         for actor in self._actors.values():
             actor.process.kill()
+            give_back(actor.process.port)
 
     def outputs(self) -> dict[str, str]:
         """Return what each has printed."""

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -40,6 +41,8 @@ class Forked:
         self.pid = pid
         self.stdout = stdout
         self._life = life
+        self._lock = threading.Lock()
+        self._looking = 0
         self._status: int | None = None
 
     def poll(self) -> int | None:
@@ -54,14 +57,25 @@ class Forked:
         return status
 
     def __del__(self) -> None:
-        """Let go of the socket; not before, for several threads may wait for what it says."""
+        """Let go of the socket of one nobody waited for."""
         self._life.close()
 
     def _look(self, seconds: float | None) -> int | None:
-        if self._status is None and select.select([self._life], [], [], seconds)[0]:
-            told = self._life.recv(64, socket.MSG_PEEK)  # it stays there for whoever waits too
-            assert told, "the process that forks is gone"
-            self._status = int(told)
+        """Wait; several threads may, and the word stays in the socket until all have read it."""
+        with self._lock:
+            if self._status is not None:
+                return self._status
+            self._looking += 1
+        try:
+            if select.select([self._life], [], [], seconds)[0]:
+                told = self._life.recv(64, socket.MSG_PEEK)
+                assert told, "the process that forks is gone"
+                self._status = int(told)
+        finally:
+            with self._lock:
+                self._looking -= 1
+                if self._status is not None and not self._looking:
+                    self._life.close()
         return self._status
 
 
