@@ -24,10 +24,12 @@ class Actor:
     def __init__(self, name: str, process: ControlPlane | Agent | Swarm) -> None:
         self.name = name
         self.process = process
+        self.armed = False  #: it kills itself at some place, if it ever comes there
         self.changing = threading.Lock()
 
     def begin(self, **env: str) -> None:
         """Start it and wait until it serves; one whose database is away is started again."""
+        self.armed = "EDGEPLANE_CRASH_AT" in env
         if not isinstance(self.process, ControlPlane):
             self.process.up(**env)
             return
@@ -98,7 +100,7 @@ class Cast:
             actor.process.send(signal.SIGTERM)
         for actor in self._actors.values():
             status = actor.process.wait(30)
-            if status != 0:
+            if status != 0 and not (actor.armed and status == -signal.SIGKILL):
                 self.errors.append(f"{actor.name}: ended with {status}, not with 0")
 
     def close(self) -> None:

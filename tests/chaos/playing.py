@@ -172,9 +172,12 @@ class _Run:
         self._sampler.stop()
         self.cast.stop()
         self._stop_watching()
-        tables = self._place.tables
-        found = check_all(self._history.events, tables.tasks(), tables.record())
-        return [*self.cast.errors, *found]
+        tasks, record = self._place.tables.tasks(), self._place.tables.record()
+        found = [*self.cast.errors, *check_all(self._history.events, tasks, record)]
+        if found:  # MariaDB's tables are gone soon
+            rows = (*tasks, *record.operations, *record.attempts, *record.moves)
+            (self._folder / "tables.txt").write_text("".join(f"{row}\n" for row in rows))
+        return found
 
     def _settled(self) -> bool:
         if self.cast.errors:

@@ -87,8 +87,8 @@ def test_a_good_run_passes_every_rule():
     [
         (Record(attempts=(attempt(),)), "a: moved to nothing, attempt 0; its row says success"),
         (
-            Record(attempts=(attempt(), attempt(2, begun=100.5)), moves=tuple(WELL)),
-            "node 7: a#1 and b#1 were out at the same time",
+            Record(attempts=(attempt(),), moves=(*WELL[:2], *walk(("begun", 1), task_id=2))),
+            "node 7: a and b were out at the same time",
         ),
     ],
 )
@@ -192,21 +192,30 @@ def test_moves_of_a_task_that_is_not_there_are_told():
 TWO = [row(), row(id=2, request_id="b", kind="reload", generation=None)]
 
 
+def sequence(*steps):
+    """Make moves of several tasks in one order: (task, what)."""
+    return [
+        MoveRow(id=number, at=0.0, what=what, task_id=task_id, status="", attempt=0)
+        for number, (task_id, what) in enumerate(steps)
+    ]
+
+
 def test_config_tasks_that_follow_each_other_are_in_order():
-    """One may begin at the very moment the other ends; purges and other nodes do not matter."""
+    """Purges and other nodes do not matter; what began once may begin again behind a newer one."""
     others = [row(id=3, kind="purge_cache", request_id="c"), row(id=4, node_id=8, request_id="d")]
-    sent = [attempt(), attempt(2, begun=101.0, ended=102.0)]
-    assert lanes([*TWO, *others], [*sent, attempt(3, begun=100.5), attempt(4, begun=100.5)]) == []
-    again = [attempt(outcome="unanswered"), attempt(2, begun=101.0, ended=102.0)]
-    assert lanes(TWO, [*again, attempt(1, 2, begun=103.0, ended=104.0)]) == []
+    beside = [(3, "begun"), (4, "begun")]
+    steps = [(1, "begun"), *beside, (1, "succeeded"), (2, "begun"), (2, "succeeded")]
+    assert lanes([*TWO, *others], sequence(*steps)) == []
+    again = [(1, "begun"), (1, "failed"), (2, "begun"), (2, "lost"), (1, "retried"), (1, "begun")]
+    assert lanes(TWO, sequence(*again)) == []
 
 
 def test_config_tasks_out_of_order_are_told():
     """Out side by side, or the newer one first."""
-    beside = lanes(TWO, [attempt(), attempt(2, begun=100.999, ended=102.0)])
-    assert beside == ["node 7: a#1 and b#1 were out at the same time"]
-    wrong = lanes(TWO, [attempt(2), attempt(1, begun=101.0, ended=102.0)])
-    assert wrong == ["node 7: b#1 before a#1, which is older"]
+    beside = lanes(TWO, sequence((1, "begun"), (2, "begun"), (1, "succeeded"), (2, "succeeded")))
+    assert beside == ["node 7: a and b were out at the same time"]
+    wrong = lanes(TWO, sequence((2, "begun"), (2, "succeeded"), (1, "begun"), (1, "succeeded")))
+    assert wrong == ["node 7: a began after b"]
 
 
 TOLD = CancelTold(at=0.5, request_id="a", status="cancelled")
@@ -258,13 +267,16 @@ def test_a_node_changes_hands_under_a_new_epoch(looks, found):
 
 def test_who_ends_what_another_holds_is_told():
     """Where the other held the node before and after, and no owner's end was the reason."""
-    by_other = [owned(100.0, (7, "r2", 5)), owned(102.0, (7, "r2", 5))]
+    by_other = [owned(at, (7, "r2", 5)) for at in (100.0, 102.0, 106.0, 108.0)]
     words = "a: r1 ended attempt 1, and r2 held node 7"
     assert usurped(by_other, [row()], [attempt()]) == [words]
     assert usurped(by_other, [row()], [attempt(outcome="lost")]) == []
     assert usurped(by_other, [row()], [attempt(replica="r2")]) == []
-    changed = [owned(100.0, (7, "r1", 4)), owned(102.0, (7, "r2", 5))]
-    assert usurped(changed, [row()], [attempt()]) == []
+    assert usurped([owned(100.0, (7, "r1", 4)), *by_other[1:]], [row()], [attempt()]) == []
+    let_go = [*by_other[:2], owned(106.0, (7, None, 5)), by_other[3]]
+    assert usurped(let_go, [row()], [attempt()]) == []
+    later = [*by_other[:3], owned(108.0, (7, None, 5))]
+    assert usurped(later, [row()], [attempt()]) == [words]
 
 
 def test_the_config_in_effect_is_the_newest_that_succeeded():

@@ -5,13 +5,13 @@ task may do is written down here once more: nothing of the product is used to ju
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 
 from kit.checker import check
 from kit.history import CancelTold, Effect, Event, Owned, Retried, Withdrawn
 from kit.operation_checks import operations
 from kit.tables import AttemptRow, MoveRow, Record, TaskRow
 
+_TRANSACTION_SECONDS = 6.0  #: it waits so long for a lock, at most, and a little
 _CONFIG_LANE = {"apply_config", "reload"}
 #: What a move is called, the status after it, and before it (``waiting``: failed, and due again).
 #: What is taken from one that ran may end at once: its owner is gone, and it is rescued first.
@@ -38,7 +38,7 @@ def check_all(events: Sequence[Event], rows: Sequence[TaskRow], record: Record) 
     return [
         *check(events, rows),
         *moves(events, rows, record.moves),
-        *lanes(rows, record.attempts),
+        *lanes(rows, record.moves),
         *cancels(events, rows, record.attempts),
         *epochs(events, rows),
         *owners(events),
@@ -92,30 +92,31 @@ def _walk(row: TaskRow, made: Sequence[MoveRow]) -> list[str]:
     return []
 
 
-def lanes(rows: Iterable[TaskRow], attempts: Iterable[AttemptRow]) -> list[str]:
-    """Find attempts of a node's config lane that overlap, or first ones that are out of order."""
+def lanes(rows: Iterable[TaskRow], record: Iterable[MoveRow]) -> list[str]:
+    """Find config tasks of a node that were out side by side, or began in the wrong order.
+
+    By the order of their moves: a time on record is when a transaction began, not when it counted.
+    """
     tasks = {row.id: row for row in rows if row.kind in _CONFIG_LANE}
-    lane: dict[int, list[AttemptRow]] = {}
-    for attempt in attempts:
-        if attempt.task_id in tasks and attempt.sent:
-            lane.setdefault(tasks[attempt.task_id].node_id, []).append(attempt)
+    out: dict[int, set[int]] = {}
+    begun: dict[int, list[int]] = {}
     wrong = []
-    for node_id, sent in lane.items():
-        sent.sort(key=lambda a: (a.begun, a.ended, a.task_id))
-        for one, other in pairwise(sent):
-            if other.begun < one.ended:
-                pair = f"{_name(tasks, one)} and {_name(tasks, other)}"
-                wrong.append(f"node {node_id}: {pair} were out at the same time")
-        firsts = [attempt for attempt in sent if attempt.number == 1]
-        for one, other in pairwise(firsts):
-            if other.task_id < one.task_id and one.begun < other.begun:
-                pair = f"{_name(tasks, one)} before {_name(tasks, other)}"
-                wrong.append(f"node {node_id}: {pair}, which is older")
+    for move in record:
+        if (row := tasks.get(move.task_id)) is None:
+            continue
+        running, firsts = out.setdefault(row.node_id, set()), begun.setdefault(row.node_id, [])
+        running.discard(row.id)
+        if move.what != "begun":
+            continue
+        for other in sorted(running):
+            names = f"{tasks[other].request_id} and {row.request_id}"
+            wrong.append(f"node {row.node_id}: {names} were out at the same time")
+        running.add(row.id)
+        newer = [tasks[first].request_id for first in firsts if first > row.id]
+        if newer and row.id not in firsts:
+            wrong.append(f"node {row.node_id}: {row.request_id} began after {newer[-1]}")
+        firsts.append(row.id)
     return wrong
-
-
-def _name(tasks: dict[int, TaskRow], attempt: AttemptRow) -> str:
-    return f"{tasks[attempt.task_id].request_id}#{attempt.number}"
 
 
 def cancels(
@@ -184,9 +185,10 @@ def owners(events: Iterable[Event]) -> list[str]:
 def usurped(
     events: Iterable[Event], rows: Iterable[TaskRow], attempts: Iterable[AttemptRow]
 ) -> list[str]:
-    """Find attempts that somebody ended while another held the node, all around that moment.
+    """Find attempts that somebody ended while another held the node, before that moment and after.
 
-    Who is dead has its attempts ended by the next owner, in its name: those are ``lost``.
+    For as long after as the transaction may have taken: the moment is when that began. Who is dead
+    has its attempts ended by the next owner, in its name: those are ``lost``.
     """
     nodes = {row.id: (row.node_id, row.request_id) for row in rows}
     looks = [event for event in events if isinstance(event, Owned)]
@@ -196,11 +198,17 @@ def usurped(
         if attempt.outcome == "lost" or attempt.task_id not in nodes:
             continue
         node_id, name = nodes[attempt.task_id]
-        for index, (one, other) in enumerate(pairwise(looks)):
-            if not one.seen < attempt.ended < other.asked:
-                continue
-            before, after = held[index].get(node_id), held[index + 1].get(node_id)
-            if before == after and before is not None and before[0] not in {None, attempt.replica}:
-                told = f"{attempt.replica} ended attempt {attempt.number}"
-                wrong.append(f"{name}: {told}, and {before[0]} held node {node_id}")
+        until = attempt.ended + _TRANSACTION_SECONDS
+        around = [
+            number
+            for number, look in enumerate(looks)
+            if look.seen < attempt.ended or attempt.ended < look.asked < until
+        ]
+        before = [number for number in around if looks[number].seen < attempt.ended][-1:]
+        after = [number for number in around if looks[number].asked > attempt.ended]
+        seen = {held[number].get(node_id) for number in (*before, *after)}
+        holder = next(iter(seen)) if len(seen) == 1 else None
+        if before and after and holder and holder[0] not in {None, attempt.replica}:
+            told = f"{attempt.replica} ended attempt {attempt.number}"
+            wrong.append(f"{name}: {told}, and {holder[0]} held node {node_id}")
     return wrong
