@@ -132,12 +132,14 @@ class Cast:
                 if actor.process.running or not actor.changing.acquire(blocking=False):
                     continue
                 try:
-                    if not actor.process.running and not self._closing.is_set():
-                        self._bring_back(actor)
+                    self._see_to(actor)
                 finally:
                     actor.changing.release()
 
-    def _bring_back(self, actor: Actor) -> None:
+    def _see_to(self, actor: Actor) -> None:
+        """Bring it back, if it is still dead now that nobody else sees to it."""
+        if actor.process.running or self._closing.is_set():
+            return
         status = actor.process.wait(1)
         assert status == -signal.SIGKILL, f"{actor.name} ended by itself with {status}"
         self._history.kill(actor.name)

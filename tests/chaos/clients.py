@@ -32,7 +32,7 @@ _PAYLOADS: Mapping[str, dict[str, Any]] = {
     "reload": {},
     "purge_cache": {"urls": ["/static/*"]},
 }
-_PATHS = {"stop": "cancel", "retry_failed": "retry-failed"}
+_PATHS: Mapping[str, str] = {"stop": "cancel", "retry_failed": "retry-failed"}
 _NOT_NOW = {429, 500, 503}
 Answer = dict[str, Any]
 
@@ -59,7 +59,7 @@ class Clients:
         self._nodes = nodes
         self._obstacle = obstacle
         self._pool = ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="client")
-        self._sent: list[Future[None]] = []
+        self._sent: list[Future[Answer | None]] = []
         self._creates: dict[int, Act] = {}
         self._known: dict[tuple[str, int], tuple[int, str]] = {}  #: task or operation, request id
         self._lock = threading.Lock()
@@ -71,7 +71,7 @@ class Clients:
             self._creates[act.number] = act
         if act.fails:
             self._obstacle(act, True)
-        deeds: Mapping[str, Callable[[Act], None]] = {
+        deeds: Mapping[str, Callable[[Act], Answer | None]] = {
             "create": self._create,
             "anonymous": self._create_once,
             "cancel": self._cancel,

@@ -16,7 +16,7 @@ from chaos.cast import Cast
 from chaos.clients import Clients
 from chaos.ground import Ground, Place
 from chaos.sampler import Sampler
-from chaos.schedules import Act, Fault, Schedule
+from chaos.schedules import Act, Fault, Schedule, in_time
 from edgeplane.swarm.addresses import address_of, name_of
 from kit.checks import check_all
 from kit.effects import Effects
@@ -158,7 +158,7 @@ class _Run:
     def _do_all(self, clients: Clients) -> None:
         happening = [fault for fault in self._schedule.faults if fault.how != "crash_at"]
         begun = time.monotonic()
-        for each in sorted([*self._schedule.acts, *happening], key=lambda each: each.at):
+        for each in in_time(self._schedule.acts, happening):
             time.sleep(max(0.0, begun + each.at - time.monotonic()))
             if isinstance(each, Fault):
                 self.cast.befall(each)

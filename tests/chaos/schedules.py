@@ -4,7 +4,7 @@ The same seed gives the same schedule, word for word. What the processes make of
 twice: they are real, and so is their timing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
@@ -17,8 +17,15 @@ _LONG_FREEZE = (10.5, 12.5)  #: seconds: past a lease
 _SHORT_FREEZE = (0.05, 1.5)
 
 What = Literal[
-    *("create", "anonymous", "cancel", "retry"),
-    *("operate", "pause", "resume", "stop", "retry_failed"),
+    "create",
+    "anonymous",
+    "cancel",
+    "retry",
+    "operate",
+    "pause",
+    "resume",
+    "stop",
+    "retry_failed",
 ]
 How = Literal["kill", "freeze", "crash_at", "database"]
 
@@ -75,7 +82,7 @@ class Schedule:
         head = f"seed {self.seed}: {self.controls} control planes on {tables}"
         redis = ", with Redis" if self.redis else ""
         lines = [f"{head}{redis}; {self.agents} {fleet}; {self.nodes} nodes each"]
-        told = sorted((*self.acts, *self.faults), key=lambda each: each.at)
+        told = in_time(self.acts, self.faults)
         return "\n  ".join([*lines, *map(str, told)])
 
     @property
@@ -89,6 +96,12 @@ class Schedule:
         if self.swarm is not None:
             return ["swarm"]
         return [f"agent{number}" for number in range(self.agents)]
+
+
+def in_time(acts: Iterable[Act], faults: Iterable[Fault]) -> list[Act | Fault]:
+    """Return all that happens, in order."""
+    happening: list[Act | Fault] = [*acts, *faults]
+    return sorted(happening, key=lambda each: each.at)
 
 
 def draw(seed: int, replicas: bool | None = None) -> Schedule:

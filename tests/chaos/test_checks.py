@@ -192,7 +192,7 @@ def test_moves_of_a_task_that_is_not_there_are_told():
 TWO = [row(), row(id=2, request_id="b", kind="reload", generation=None)]
 
 
-def sequence(*steps):
+def sequence(*steps: tuple[int, str]):
     """Make moves of several tasks in one order: (task, what)."""
     return [
         MoveRow(id=number, at=0.0, what=what, task_id=task_id, status="", attempt=0)
@@ -225,7 +225,7 @@ def test_a_cancel_that_was_told_is_kept():
     """What was sent before may have had its effect; what was not has none, ever."""
     cancelled = row(status="cancelled")
     assert cancels([TOLD, EFFECT], [cancelled], [attempt(outcome="unanswered")]) == []
-    out = [replace(TOLD, status="running"), EFFECT]
+    out: list[Event] = [replace(TOLD, status="running"), EFFECT]
     assert cancels(out, [row()], [attempt()]) == []
     words = "a: took effect, and was told to be cancelled"
     assert cancels([TOLD, EFFECT], [cancelled], []) == [words]
@@ -295,6 +295,9 @@ def test_the_config_in_effect_is_the_newest_that_succeeded():
         replace(ENDED, request_id="b"),
     ]
     assert check(both, [retried, newer]) == []
+    assert check([*GOOD[:2], replace(EFFECT, generation=9), ENDED], [retried]) == []
+    swapped = [*both[:3], replace(EFFECT, generation=9), both[3], *both[5:]]
+    assert "a: succeeded, the newest in effect is task 2" in check(swapped, [retried, newer])
     late = [*both[:4], replace(EFFECT, generation=9), *both[5:]]
     assert "a: took effect after task 2 had" in check(late, [old, newer])
 
@@ -303,8 +306,9 @@ def test_a_config_makes_way_for_a_later_generation():
     """Whatever their ids: one that was retried is newer than its id says."""
     gone = row(status="superseded", superseded_by=2, attempts=0, numbers=())
     taken = replace(EFFECT, request_id="b")
-    events = [PLACED, ACCEPTED, replace(ACCEPTED, request_id="b", task_id=2), taken, ENDED]
-    events.append(replace(ENDED, request_id="b"))
+    second = replace(ACCEPTED, request_id="b", task_id=2)
+    ends: list[Event] = [ENDED, replace(ENDED, request_id="b")]
+    events: list[Event] = [PLACED, ACCEPTED, second, taken, *ends]
     assert check(events, [gone, row(id=2, request_id="b", generation=11)]) == []
     older = check(events, [gone, row(id=2, request_id="b", generation=9)])
     assert older == ["a: final, superseded: None"]
@@ -354,7 +358,7 @@ def test_a_task_of_an_operation_is_for_one_of_its_nodes():
 def test_only_a_faulty_agent_may_fail_a_task(standing, right):
     """By its own word, or by never answering."""
     failed = row(status="failed", **standing)
-    faulty = [replace(PLACED, faulty=True), *GOOD[1:]]
+    faulty: list[Event] = [replace(PLACED, faulty=True), *GOOD[1:]]
     assert (check(faulty, [failed]) == []) is right
     assert check(GOOD, [failed]) != []
 
@@ -366,6 +370,6 @@ def test_an_operation_takes_its_tasks_back():
     )
     gone = row(operation_id=3, status="cancelled", attempts=0, numbers=())
     events: list[Event] = [PLACED, asked]
-    cancel = OperationAsked(at=0.0, wall=0.0, operation_id=3, what="cancel")
+    cancel: Event = OperationAsked(at=0.0, wall=0.0, operation_id=3, what="cancel")
     assert check(events, [gone]) == ["a: final, cancelled: None"]
     assert check([*events, cancel], [gone]) == []

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -145,7 +146,7 @@ def _served_again(stage, victim, control, nodes):
     begun = time.monotonic()
     asks = [ask for ask in stage.asks(sorted(nodes), 3 * len(nodes)) if ask.node_id in nodes]
     for ask in asks:
-        until(lambda ask=ask: stage.ask(control, ask), 40, "it is taken")
+        until(partial(stage.ask, control, ask), 40, "it is taken")
     wanted = {ask.request_id for ask in asks}
     until(lambda: wanted <= stage.tables.final_ids(), 40, "all are done")
     until(lambda: not victim.owned(stage.tables), 40, "it holds nothing")

@@ -39,7 +39,7 @@ class Forked:
 
     def __init__(self, pid: int, life: socket.socket, stdout: IO[str]) -> None:
         self.pid = pid
-        self.stdout = stdout
+        self.stdout: IO[str] | None = stdout
         self._life = life
         self._lock = threading.Lock()
         self._looking = 0
@@ -133,11 +133,11 @@ class _Server:
         """Fork when asked; return in the child what to run, and None in the parent at the end."""
         self._asking.send(b"ready")
         while True:
-            ready, _, _ = select.select([self._asking, self._woken], [], [])
+            ready, _, _ = select.select([self._asking.fileno(), self._woken], [], [])
             with suppress(BlockingIOError):
                 os.read(self._woken, 4096)
             self._reap()
-            if self._asking not in ready:
+            if self._asking.fileno() not in ready:
                 continue
             asked, handles, _, _ = socket.recv_fds(self._asking, _MOST_BYTES, 3)
             if not asked:
@@ -198,9 +198,9 @@ def _main_of(command: Sequence[str]) -> Callable[[], Any]:
     else:
         name, arguments = Path(command[0]).name, command[1:]
     sys.argv = [name, *arguments]
-    if name == "edgeplane":
-        return importlib.import_module("edgeplane.cli.main").main
-    return importlib.import_module(_PROGRAMS[name]).main
+    module = "edgeplane.cli.main" if name == "edgeplane" else _PROGRAMS[name]
+    run: Callable[[], Any] = importlib.import_module(module).main
+    return run
 
 
 def main() -> None:

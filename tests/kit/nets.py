@@ -6,10 +6,10 @@ them takes root; without it a run fails, and says so.
 
 import itertools
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 _numbers = itertools.count()
 _PREFIXES = 200  #: so many runs of tests may have a bridge at the same time
@@ -80,7 +80,7 @@ class Host:
         self._cable = cable
         #: What a command begins with that is to run here. Its process stays the same one.
         self.inside = (
-            *("ip", "netns", "exec", space),
+            *(_program(), "netns", "exec", space),
             *("unshare", "--uts", "sh", "-c", f'hostname {name}; exec "$0" "$@"'),
         )
 
@@ -100,10 +100,16 @@ def _prefixes() -> Iterator[str]:
 
 
 def _ip(command: str) -> str:
-    program = next((p for p in ("/usr/sbin/ip", "/sbin/ip", "/bin/ip") if Path(p).exists()), None)
-    if program is None:
-        raise NoNamespaces("ip is missing: run scripts/servers (or apt-get install iproute2)")
-    done = subprocess.run([program, *command.split()], check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        [_program(), *command.split()], check=False, capture_output=True, text=True
+    )
     if done.returncode != 0:
         raise NoNamespaces(f"ip {command}: {done.stderr.strip()}: namespaces cannot be made here")
     return done.stdout
+
+
+def _program() -> str:
+    found = shutil.which("ip", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if found is None:
+        raise NoNamespaces("ip is missing: run scripts/servers (or apt-get install iproute2)")
+    return found

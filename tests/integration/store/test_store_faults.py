@@ -301,7 +301,7 @@ async def test_rows_of_a_client_that_reads_no_more_are_free_again(on_mariadb):
     """It was cut off, or froze, while the server was sending it a long answer: 5 s, and not 60."""
     await on_mariadb.write(lambda tx: add_nodes(tx, 1))
     engine = make_engine(on_mariadb.url)
-    frozen = engine.raw_connection()
+    frozen: Any = engine.raw_connection()
     with frozen.cursor() as cursor:
         cursor.execute("BEGIN")
         cursor.execute("SELECT node_id FROM node_mailboxes FOR UPDATE")
