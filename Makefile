@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STATE ?= .state
 ARGS ?=
+HOURS ?= 0.1
+SECONDS ?=
+TIMES ?= 1
 STAMP := $(VENV)/.installed
 SERVER_STAMP := $(VENV)/.installed-server
 # Tests are checked for what their types say, but need not say them all.
@@ -57,8 +60,14 @@ test: lint ## lint and the whole suite, on SQLite and on a real MariaDB and Redi
 unit: $(STAMP) ## the fast tests only
 	$(BIN)/pytest tests/unit tests/property
 
-chaos: $(STAMP) ## every crash point, with real processes
-	$(BIN)/pytest tests/chaos
+chaos: $(STAMP) ## every crash point, then random schedules (HOURS=2, SECONDS=90), or one of them again (SEED=12345)
+	@scripts/servers
+ifdef SEED
+	@cd tests && PYTHONUNBUFFERED=1 ../$(BIN)/python -m chaos --seed $(SEED) --times $(TIMES)
+else
+	$(BIN)/pytest tests/chaos --deselect tests/chaos/test_schedules.py::test_three_hundred_random_schedules
+	@cd tests && ../$(BIN)/python -m chaos $(if $(SECONDS),--seconds $(SECONDS),--hours $(HOURS))
+endif
 
 bench: $(STAMP) ## throughput and latency beside their floors, and a fleet, on SQLite and MariaDB
 	@scripts/servers

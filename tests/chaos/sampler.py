@@ -1,10 +1,13 @@
-"""Looks at the tables all through a run, and notices when it cannot."""
+"""Looks at the tables all through a run, and notices when it cannot.
+
+Its looks go past the product, and are told to the history as events.
+"""
 
 import threading
 import time
 from contextlib import suppress
 
-from kit.history import Ended, History, Sampled
+from kit.history import Ended, History, Owned, Sampled
 from kit.tables import Away, Tables
 from kit.waiting import until
 
@@ -13,11 +16,14 @@ _FEWEST_LOOKS = 10
 
 
 class Sampler:
-    """Tells the history which tasks run under which leases, and when a task is first seen final."""
+    """Tells the history who holds which node, which tasks run under which leases, and which end."""
 
-    def __init__(self, tables: Tables, history: History) -> None:
+    def __init__(
+        self, tables: Tables, history: History, pause_seconds: float = _PAUSE_SECONDS
+    ) -> None:
         self._tables = tables
         self._history = history
+        self._pause_seconds = pause_seconds
         self._looks = 0
         self._over: set[str] = set()
         self._error: Exception | None = None
@@ -58,7 +64,7 @@ class Sampler:
                 with suppress(Away):
                     self._look()
                     self._looks += 1
-                self._finished.wait(_PAUSE_SECONDS)
+                self._finished.wait(self._pause_seconds)
         except Exception as error:  # noqa: BLE001 (``check`` tells of it)
             self._error = error
 
@@ -66,6 +72,10 @@ class Sampler:
         running = self._tables.leases()
         if running:
             self._history.add(Sampled(at=time.monotonic(), running=running))
+        asked = time.time()
+        owners = self._tables.owned()
+        now = time.monotonic()
+        self._history.add(Owned(at=now, asked=asked, seen=time.time(), owners=owners))
         for request_id in self._tables.final_ids() - self._over:
             self._over.add(request_id)
             self._history.add(Ended(at=time.monotonic(), request_id=request_id))

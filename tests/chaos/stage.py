@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos.sampler import Sampler
-from kit.checker import check
+from kit.checks import check_all
 from kit.effects import Effects
 from kit.history import History
 from kit.processes import Agent, ControlPlane, Process
@@ -54,12 +54,12 @@ class Stage:
         self._numbers = itertools.count()
         self._node_numbers = itertools.count()
 
-    def agent(self, name: str = "agent", **env: str) -> Agent:
+    def agent(self, name: str = "agent", *, host: str = "127.0.0.1", **env: str) -> Agent:
         """Begin to start an agent, and watch its folder from before its first line.
 
         ``nodes`` waits for it; meanwhile something else may start beside it.
         """
-        agent = Agent(self.folder / name)
+        agent = Agent(self.folder / name, host=host)
         self._names[agent] = name
         self._effects.append(Effects(agent.work, self.history))
         agent.start(**env)
@@ -84,7 +84,10 @@ class Stage:
 
     def control(self, name: str = "control", settings: Any = None, **env: str) -> ControlPlane:
         """Start a control plane; ``env`` is for this start only."""
-        control = ControlPlane(self.folder / name, settings)
+        return self.enlist(name, ControlPlane(self.folder / name, settings), **env)
+
+    def enlist(self, name: str, control: ControlPlane, **env: str) -> ControlPlane:
+        """Start a control plane that somebody has made."""
         self._names[control] = name
         control.up(**env)
         self._sampler.start()
@@ -104,7 +107,7 @@ class Stage:
             agent.wait_until_up()
             for _ in range(count):
                 name = f"n{next(self._node_numbers)}"
-                made.append(control.add_node(port or agent.port, name))
+                made.append(control.add_node(port or agent.port, name, agent.host))
                 self.history.place(made[-1], self._names[agent], agent.work)
         return made
 
@@ -169,6 +172,10 @@ class Stage:
     def freeze(self, process: Process) -> None:
         """Stop it in its tracks; another stands in. Its waking up excuses nothing: tell of none."""
         process.send(signal.SIGSTOP)
+        self.disturbed(process)
+
+    def disturbed(self, process: Process) -> None:
+        """Note that a process can do nothing just now, and another stands in."""
         self.history.disturb(self._names[process])
 
     def restart(self, process: Agent | ControlPlane) -> None:
@@ -186,7 +193,7 @@ class Stage:
         self._sampler.check()
         for effects in self._effects:
             effects.flush()
-        return check(self.history.events, self.tables.tasks())
+        return self._judge()
 
     def finish(self, seconds: float = PATIENCE) -> list[str]:
         """Wait until every task is final, end all processes, and return what is wrong."""
@@ -199,7 +206,7 @@ class Stage:
         for process in left:
             assert process.wait() == 0, process.output[-2000:]
         self._stop_watching()
-        return check(self.history.events, self.tables.tasks())
+        return self._judge()
 
     def close(self) -> None:
         """See to it that nothing of this run is left."""
@@ -213,6 +220,9 @@ class Stage:
         for relay in self._relays:
             relay.close()
         self._stop_watching()
+
+    def _judge(self) -> list[str]:
+        return check_all(self.history.events, self.tables.tasks(), self.tables.record())
 
     def _all_final(self, seconds: float) -> None:
         wanted = {ask.request_id for ask in self.asked}

@@ -3,7 +3,7 @@
 import socket
 import sqlite3
 import sys
-from itertools import count
+from itertools import count, pairwise
 
 import pymysql
 import pytest
@@ -14,10 +14,10 @@ from edgeplane.store.urls import sqlite_url
 from kit import ports
 from kit.effects import Effects
 from kit.factories import empty_mysql_url
-from kit.history import Effect, Ended, History, Sampled
+from kit.history import Effect, Ended, History, Owned, Sampled
 from kit.processes import Process
 from kit.servers import MariaDB
-from kit.tables import Away, Tables
+from kit.tables import COUNTS, AttemptRow, Away, OperationRow, Tables
 from kit.waiting import until
 
 _numbers = count(1)
@@ -91,13 +91,61 @@ def test_tables_that_are_locked_are_away_and_wrong_sql_is_not(tmp_path):
         tables.leases()
 
 
+def test_what_the_tables_say_of_the_past_is_read(real):
+    """Attempts, moves and operations, on both databases; times to the millisecond."""
+    tables, execute, _ = real
+    moment = "'1970-01-02 00:00:01.250'"
+    seconds = 24 * 3600 + 1.25
+    execute(
+        "INSERT INTO task_attempts (task_id, number, begun_at, ended_at, outcome, message, replica)"
+        f" VALUES (1, 2, '1970-01-02 00:00:00.000', {moment}, 'lost', '', 'r1')"
+    )
+    execute(
+        "INSERT INTO events (at, type, task_id, node_id, status, attempt)"
+        f" VALUES ({moment}, 'begun', 1, 7, 'running', 2), ({moment}, 'lost', 1, 7, 'pending', 2)"
+    )
+    counted = ", ".join(COUNTS)
+    columns = (
+        "id, request_id, request_digest, type, payload, payload_bytes, payload_digest, target,"
+        " priority, timeout_seconds, max_attempts, deadline_seconds, state, failures, epoch,"
+        f" work_seq, max_concurrency, created_at, updated_at, {counted}"
+    )
+    numbers = ", ".join(str(number) for number in range(len(COUNTS)))
+    execute(
+        f"INSERT INTO operations ({columns}) VALUES (3, 'o', '', 'reload', '', 0, '', '', 5, 30, 5,"
+        f" 60, 'paused', 0, 1, 0, 4, {moment}, {moment}, {numbers})"
+    )
+    execute("INSERT INTO operation_targets (operation_id, node_id) VALUES (3, 7), (3, 8), (4, 7)")
+    found = tables.record()
+    attempt = AttemptRow(
+        task_id=1, number=2, begun=seconds - 1.25, ended=seconds, outcome="lost", replica="r1"
+    )
+    assert found.attempts == (attempt,)
+    assert [(m.what, m.at, m.status, m.attempt) for m in found.moves] == [
+        ("begun", seconds, "running", 2),
+        ("lost", seconds, "pending", 2),
+    ]
+    assert found.operations == (
+        OperationRow(
+            id=3,
+            request_id="o",
+            state="paused",
+            max_concurrency=4,
+            max_failures=None,
+            counts=dict(zip(COUNTS, range(len(COUNTS)), strict=True)),
+            targets=2,
+        ),
+    )
+    assert tables.unended() == 1
+
+
 def test_a_server_that_does_not_answer_is_away_and_wrong_sql_is_not(mortal_mariadb):
     """What passes is told from what no waiting mends (MariaDB)."""
     mortal_mariadb.create_database("instruments_empty")
     with pytest.raises(pymysql.ProgrammingError, match="doesn't exist"):
         Tables.of_mariadb(mortal_mariadb, "instruments_empty").leases()
     nobody = MariaDB.__new__(MariaDB)
-    nobody.port = ports.free_port()
+    nobody.host, nobody.port = "127.0.0.1", ports.free_port()
     with pytest.raises(Away, match="connect"):
         Tables.of_mariadb(nobody, "any").leases()
 
@@ -109,7 +157,7 @@ def _sampled(rows, tmp_path, looks):
     enough = []
 
     def counted(sql):
-        if next(seen) >= 2 * looks:  # a look is two statements
+        if next(seen) >= 3 * looks:  # a look is three statements
             enough.append(True)
         return rows(sql)
 
@@ -123,6 +171,8 @@ def test_a_sampler_tells_what_runs_and_what_has_ended(tmp_path):
     """Each ended task once; what runs each time."""
 
     def rows(sql):
+        if "epoch" in sql:
+            return [(7, "me", 5)]
         return [(1, -2.0)] if "mailboxes" in sql else [("a",)]
 
     sampler, history = _sampled(rows, tmp_path, 12)
@@ -130,6 +180,9 @@ def test_a_sampler_tells_what_runs_and_what_has_ended(tmp_path):
     sampler.stop()
     assert [e.request_id for e in history.events if isinstance(e, Ended)] == ["a"]
     assert {e.running for e in history.events if isinstance(e, Sampled)} == {((1, -2.0),)}
+    looks = [e for e in history.events if isinstance(e, Owned)]
+    assert {look.owners for look in looks} == {((7, "me", 5),)}
+    assert all(one.asked <= one.seen <= other.asked for one, other in pairwise(looks))
 
 
 @pytest.mark.parametrize(
@@ -220,3 +273,8 @@ def test_a_port_is_given_once_on_the_whole_machine():
         another.bind(f"\0edgeplane-tests-port-{first + 1}")
         used.bind(("127.0.0.1", first + 2))
         assert ports.free_port() > first + 2
+    with socket.socket(socket.AF_UNIX) as another:
+        with pytest.raises(OSError, match="in use"):
+            another.bind(f"\0edgeplane-tests-port-{first}")
+        ports.give_back(first)
+        another.bind(f"\0edgeplane-tests-port-{first}")

@@ -1,7 +1,8 @@
 """What must hold after any run, whatever was killed in it: plain functions that list violations.
 
 They judge a history (what clients were told, what the kernel saw appear, what was sampled) and the
-rows as they are in the end. Nothing of the product is used to judge it.
+rows as they are in the end. Nothing of the product is used to judge it. Here are the rules for
+single tasks and their effects; ``kit.checks`` has those that need more of the tables.
 """
 
 from collections import Counter
@@ -16,9 +17,12 @@ from kit.history import (
     Ended,
     Event,
     Killed,
+    OperationAccepted,
+    OperationAsked,
     Placed,
     Restarted,
     Sampled,
+    Unheard,
     Withdrawn,
 )
 from kit.tables import TaskRow
@@ -32,6 +36,7 @@ def check(events: Sequence[Event], rows: Sequence[TaskRow]) -> list[str]:
     """Return every violation, a line each; none: all is well."""
     return [
         *lost(events, rows),
+        *unasked(events, rows),
         *unfinished(events, rows),
         *disorder(events, rows),
         *effects(events, rows),
@@ -61,17 +66,63 @@ def lost(events: Iterable[Event], rows: Iterable[TaskRow]) -> list[str]:
     return wrong
 
 
-def unfinished(events: Iterable[Event], rows: Iterable[TaskRow]) -> list[str]:
-    """Find tasks that did not succeed, were not withdrawn, and made way for no newer config."""
+def unasked(events: Sequence[Event], rows: Iterable[TaskRow]) -> list[str]:
+    """Find tasks that nobody asked for.
+
+    One that a client was not told of is a task of an operation, for one of its nodes, or a create
+    whose answer was lost: of those there are no more than were sent.
+    """
+    accepted = {event.request_id for event in events if isinstance(event, Accepted)}
+    unheard = Counter((e.node_id, e.kind) for e in events if isinstance(e, Unheard))
+    operations = {e.operation_id: e for e in events if isinstance(e, OperationAccepted)}
+    wrong = []
+    for row in rows:
+        if (parent := operations.get(row.operation_id or 0)) is not None:
+            if row.node_id not in parent.nodes or row.kind != parent.kind:
+                told = f"a {row.kind} for node {row.node_id} of operation {parent.operation_id}"
+                wrong.append(f"{row.request_id}: {told}, which asked for something else")
+        elif row.request_id not in accepted:
+            unheard[row.node_id, row.kind] -= 1
+            if row.operation_id is not None or unheard[row.node_id, row.kind] < 0:
+                wrong.append(f"{row.request_id}: nobody asked for it")
+    return wrong
+
+
+def unfinished(events: Sequence[Event], rows: Iterable[TaskRow]) -> list[str]:
+    """Find tasks that did not succeed, and had no reason not to.
+
+    Reasons are: it was withdrawn, by itself or with its operation; it made way for a newer config;
+    it failed, and its agent is one that fails by chance; its operation stopped.
+    """
     known = {row.id: row for row in rows}
     withdrawn = {event.request_id for event in events if isinstance(event, Withdrawn)}
+    cancelled = {
+        event.operation_id
+        for event in events
+        if isinstance(event, OperationAsked) and event.what == "cancel"
+    }
+    faulty = {event.node_id for event in events if isinstance(event, Placed) and event.faulty}
+
+    def excused(row: TaskRow) -> bool:
+        if row.status == "cancelled":
+            return row.request_id in withdrawn or row.operation_id in cancelled
+        if row.status == "failed" and row.final:
+            return row.node_id in faulty and _failed_rightly(row)
+        return _made_way(row, known.get(row.superseded_by or 0))
+
     return [
         f"{row.request_id}: {'final' if row.final else 'not final'}, {row.status}: {row.last_error}"
         for row in known.values()
-        if row.status != "success"
-        and not (row.status == "cancelled" and row.request_id in withdrawn)
-        and not _made_way(row, known.get(row.superseded_by or 0))
+        if row.status != "success" and not excused(row)
     ]
+
+
+def _failed_rightly(row: TaskRow) -> bool:
+    """Whether the agent failed, or has used up all attempts, or the operation stopped."""
+    if row.operation_id is not None and (row.last_error or "").startswith("operation stopped"):
+        return True
+    used_up = row.outcome in {"unanswered", "busy"} and row.attempts >= row.max_attempts
+    return row.outcome == "failed" or used_up
 
 
 def _made_way(old: TaskRow, new: TaskRow | None) -> bool:
@@ -80,52 +131,78 @@ def _made_way(old: TaskRow, new: TaskRow | None) -> bool:
         and new is not None
         and (old.kind, new.kind) == ("apply_config", "apply_config")
         and old.node_id == new.node_id
-        and old.id < new.id
+        and generation_of(old) < generation_of(new)
     )
 
 
+def generation_of(row: TaskRow) -> int:
+    """Return which config of its node it is: a later one has a higher number."""
+    return row.id if row.generation is None else row.generation
+
+
 def disorder(events: Iterable[Event], rows: Iterable[TaskRow]) -> list[str]:
-    """Find configs that took effect at a node after a newer one had."""
+    """Find configs that took effect at a node after a newer one had.
+
+    And nodes where the config in effect is older than the newest that succeeded.
+    """
     tasks = {row.request_id: row for row in rows if row.kind == "apply_config"}
-    newest: dict[int, int] = {}
+    newest: dict[int, tuple[int, int]] = {}  #: of each node: generation, task
     wrong = []
     for event in events:
         if not isinstance(event, Effect) or (row := tasks.get(event.request_id)) is None:
             continue
-        if row.id < newest.get(row.node_id, 0):
-            wrong.append(f"{row.request_id}: took effect after task {newest[row.node_id]} had")
-        newest[row.node_id] = max(row.id, newest.get(row.node_id, 0))
+        this = (event.generation or generation_of(row), row.id)
+        before = newest.get(row.node_id, (0, 0))
+        if this < before:
+            wrong.append(f"{row.request_id}: took effect after task {before[1]} had")
+        newest[row.node_id] = max(this, before)
+    for row in tasks.values():
+        generation, left = newest.get(row.node_id, (0, 0))
+        # One that was retried may have been told of the effect it had as an earlier generation.
+        if row.status == "success" and left != row.id and generation < generation_of(row):
+            wrong.append(f"{row.request_id}: succeeded, the newest in effect is task {left}")
     return wrong
 
 
 def effects(events: Sequence[Event], rows: Iterable[TaskRow]) -> list[str]:
     """Find succeeded tasks without exactly one effect at their node's agent, and any other effect.
 
-    One that has not succeeded may have had its effect, if nobody heard of it, but never two.
+    One that has not succeeded may have had its effect, if it was sent and nobody heard of it, but
+    never two.
 
-    Which node a task is for is what its client asked, and not what is stored.
+    Which node a task is for is what its client asked, and not what is stored, where it was told.
     """
     folders = {event.node_id: event.folder for event in events if isinstance(event, Placed)}
     homes = {e.request_id: folders.get(e.node_id) for e in events if isinstance(e, Accepted)}
     made: Counter[str] = Counter()
     wrong = []
     known = list(rows)
-    stored = {row.request_id for row in known}
+    stored = {row.request_id: row for row in known}
     for event in events:
         if not isinstance(event, Effect):
             continue
-        folder, home = str(PurePath(event.file).parent), homes.get(event.request_id)
-        if event.request_id not in stored:
+        row = stored.get(event.request_id)
+        if row is None:
             wrong.append(f"{event.request_id}: an effect of no task")
-        elif folder != home:
+            continue
+        folder = str(PurePath(event.file).parent)
+        home = homes.get(event.request_id, folders.get(row.node_id))
+        if folder != home:
             wrong.append(f"{event.request_id}: an effect in {folder}, its node's folder is {home}")
         else:
             made[event.request_id] += 1
     return wrong + [
         f"{row.request_id}: {made[row.request_id]} effects"
         for row in known
-        if made[row.request_id] != 1 and (row.status == "success" or made[row.request_id])
+        if made[row.request_id] not in _allowed(row)
     ]
+
+
+def _allowed(row: TaskRow) -> tuple[int, ...]:
+    """Return how many effects a task may have had."""
+    if row.status == "success":
+        return (1,)
+    return (0, 1) if row.attempts else (0,)
 
 
 def unowned(events: Iterable[Event]) -> list[str]:

@@ -22,11 +22,73 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unheard:
+    """A create without an id of the client's own was sent, and no answer came: it may be stored."""
+
+    at: float
+    node_id: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Withdrawn:
     """A client asked to cancel a task; it may end so, if it did not succeed before."""
 
     at: float
     request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelTold:
+    """A client got its 200 for a cancel: the task is ``cancelled``, or ends once it is back."""
+
+    at: float
+    request_id: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retried:
+    """A client asked to retry a task, or all that failed of an operation."""
+
+    at: float
+    request_id: str | None = None
+    operation_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationAccepted:
+    """A client got its 200 for an operation."""
+
+    at: float
+    request_id: str
+    operation_id: int
+    kind: str
+    nodes: tuple[int, ...]
+    max_concurrency: int | None = None
+    max_failures: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationAsked:
+    """A client asks to pause, to resume or to cancel an operation."""
+
+    at: float
+    wall: float  #: the same moment, in seconds since 1970, as the tables tell time
+    operation_id: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationTold:
+    """And was answered; without this, it may have happened or not."""
+
+    at: float
+    wall: float
+    asked: float  #: the wall time of its asking
+    operation_id: int
+    what: str
+    done: bool = True  #: or refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +99,7 @@ class Placed:
     node_id: int
     agent: str
     folder: str
+    faulty: bool = False  #: it reports failures, or loses answers, by chance and again and again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +109,10 @@ class Effect:
     at: float
     request_id: str
     file: str
+    #: Under which epoch its agent took it, when, and as which generation; None: it does not tell.
+    epoch: int | None = None
+    taken: float | None = None
+    generation: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +157,27 @@ class Sampled:
     there is none: the mailbox has no time at all, or no owner and is not due."""
 
 
-Event = Accepted | Withdrawn | Placed | Effect | Killed | Restarted | Disturbed | Ended | Sampled
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owned:
+    """Who held which node under which epoch, at some moment between two of the wall clock."""
+
+    at: float
+    asked: float  #: seconds since 1970
+    seen: float
+    owners: tuple[tuple[int, str | None, int], ...]
+
+
+Asked = (
+    Accepted
+    | Unheard
+    | Withdrawn
+    | CancelTold
+    | Retried
+    | OperationAccepted
+    | OperationAsked
+    | OperationTold
+)
+Event = Asked | Placed | Effect | Killed | Restarted | Disturbed | Ended | Sampled | Owned
 
 
 class History:
@@ -121,10 +208,10 @@ class History:
         """Note that a client asks to cancel a task."""
         self.add(Withdrawn(at=time.monotonic(), request_id=request_id))
 
-    def place(self, node_id: int, agent: str, folder: Path) -> None:
+    def place(self, node_id: int, agent: str, folder: Path, *, faulty: bool = False) -> None:
         """Note which agent a node is."""
         now = time.monotonic()
-        self.add(Placed(at=now, node_id=node_id, agent=agent, folder=str(folder)))
+        self.add(Placed(at=now, node_id=node_id, agent=agent, folder=str(folder), faulty=faulty))
 
     def kill(self, who: str) -> None:
         """Note that a process is gone."""

@@ -9,6 +9,7 @@ import os
 import socket
 
 _LOW, _HIGH = 20_000, 32_000
+_claims: dict[int, int] = {}  #: ports given, each with the descriptor that claims it
 _next = itertools.count(os.getpid() * 37 % (_HIGH - _LOW))
 
 
@@ -21,15 +22,20 @@ def free_port() -> int:
     raise AssertionError
 
 
+def give_back(port: int) -> None:
+    """Let others have a port: nobody of this run will listen on it again."""
+    os.close(_claims.pop(port))
+
+
 def _claim(port: int) -> bool:
-    """Take a port's name in the kernel's list of abstract sockets, until this process ends."""
+    """Take a port's name in the kernel's list of abstract sockets, until it is given back."""
     claim = socket.socket(socket.AF_UNIX)
     try:
         claim.bind(f"\0edgeplane-tests-port-{port}")
     except OSError:
         claim.close()
         return False
-    claim.detach()
+    _claims[port] = claim.detach()
     return True
 
 

@@ -8,9 +8,10 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 from kit.ports import free_port
 from kit.waiting import until
@@ -20,14 +21,45 @@ AGENT_TOKEN = "an-agent-token-for-the-tests"
 JWT_SECRET = "a-jwt-secret-for-the-tests-only-0123456789"
 
 
+class Started(Protocol):
+    """A process as it was started: what is used of ``subprocess.Popen``."""
+
+    pid: int
+    stdout: IO[str] | None
+
+    def poll(self) -> int | None:
+        """Return its exit status, if it has ended."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end."""
+
+
+Start = Callable[[Sequence[str], Mapping[str, str], Path], Started]
+
+
+def popen(command: Sequence[str], env: Mapping[str, str], cwd: Path) -> Started:
+    """Start a program as a shell would."""
+    return subprocess.Popen(
+        command,
+        env=env,
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    )
+
+
 class Process:
     """A process of ours: its output is read all the time and kept."""
+
+    how: Start = staticmethod(popen)  #: how it is started; ``kit.forks`` is faster
 
     def __init__(self, command: list[str], env: Mapping[str, str], cwd: Path) -> None:
         self.command = command
         self._env = {**_clean_environ(), **env}
         self._cwd = cwd
-        self._process: subprocess.Popen[str] | None = None
+        self._process: Started | None = None
         self._lines: list[str] = []
         self._begin = 0  #: the line its last start began with
         self._reader: threading.Thread | None = None
@@ -52,15 +84,7 @@ class Process:
         """Start it; ``env`` adds to its environment for this start."""
         self._read_to_the_end()
         self._begin = len(self._lines)
-        self._process = subprocess.Popen(
-            self.command,
-            env={**self._env, **env},
-            cwd=self._cwd,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
-        )
+        self._process = self.how(self.command, {**self._env, **env}, self._cwd)
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()
 
@@ -90,7 +114,8 @@ class Process:
     def send(self, number: int) -> None:
         """Send a signal, if it runs."""
         if self._process is not None and self._process.poll() is None:
-            os.kill(self._process.pid, number)
+            with suppress(ProcessLookupError):  # a fork that ends just now: its word is on its way
+                os.kill(self._process.pid, number)
 
     def wait(self, seconds: float = 20.0) -> int:
         """Wait until it has ended; return its exit status."""
@@ -102,32 +127,50 @@ class Process:
         if self._reader is not None:
             self._reader.join(5)
 
-    def _read(self, process: "subprocess.Popen[str]") -> None:
+    def _read(self, process: Started) -> None:
         assert process.stdout is not None
         with process.stdout:
             self._lines.extend(process.stdout)
 
 
 class ControlPlane(Process):
-    """``edgeplane serve`` on a free port; SQLite unless ``MYSQL_DSN`` is given."""
+    """``edgeplane serve`` on a free port; SQLite unless ``MYSQL_DSN`` is given.
 
-    def __init__(self, folder: Path, env: Mapping[str, str] | None = None) -> None:
+    Args:
+        folder: its own; its state is in there.
+        env: further settings.
+        host: the address it listens at.
+        inside: what its command begins with, to run elsewhere than here.
+
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        env: Mapping[str, str] | None = None,
+        *,
+        host: str = "127.0.0.1",
+        inside: Sequence[str] = (),
+    ) -> None:
+        self.host = host
         self.port = free_port()
         self.sync_port = free_port()  #: where agents that connect out come in
+        self.patience = 30.0  #: seconds a call may take
         self.folder = folder
         self.token = ""
         folder.mkdir(parents=True, exist_ok=True)
         settings = {
             "EDGEPLANE_STATE_DIR": str(folder / "state"),
-            "HTTP_ADDR": f"127.0.0.1:{self.port}",
-            "SYNC_HTTP_ADDR": f"127.0.0.1:{self.sync_port}",
+            "HTTP_ADDR": f"{host}:{self.port}",
+            "SYNC_HTTP_ADDR": f"{host}:{self.sync_port}",
             "AGENT_TOKEN": AGENT_TOKEN,
             "JWT_SECRET": JWT_SECRET,
             "ADMIN_PASSWORD": ADMIN_PASSWORD,
             "MIGRATE": "1",
             **(env or {}),
         }
-        super().__init__([sys.executable, "-m", "edgeplane", "serve"], settings, folder)
+        command = [*inside, sys.executable, "-m", "edgeplane", "serve"]
+        super().__init__(command, settings, folder)
 
     def up(self, **env: str) -> "ControlPlane":
         """Start it, wait until it answers, and log in."""
@@ -150,10 +193,10 @@ class ControlPlane(Process):
         if bearer:
             headers["Authorization"] = f"Bearer {bearer}"
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/api/v1{path}", data, headers, method=method
+            f"http://{self.host}:{self.port}/api/v1{path}", data, headers, method=method
         )
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=self.patience) as answer:
                 return {**json.load(answer), "status": answer.status}
         except urllib.error.HTTPError as error:
             with error:
@@ -203,6 +246,7 @@ class Agent(Process):
     def __init__(
         self, folder: Path, env: Mapping[str, str] | None = None, host: str = "127.0.0.1"
     ) -> None:
+        self.host = host
         self.port = free_port()
         self.work = folder / "work"
         self.work.mkdir(parents=True, exist_ok=True)

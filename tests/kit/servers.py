@@ -16,10 +16,14 @@ _MYSQL_USER, _MYSQL_PASSWORD = "edgeplane", "tests-only"
 
 
 class MariaDB:
-    """A MariaDB server; ``kill`` and ``start`` may be called at any time."""
+    """A MariaDB server; ``kill`` and ``start`` may be called at any time.
 
-    def __init__(self, folder: Path) -> None:
+    Whoever reaches its ``host`` may log in with the tests' own user.
+    """
+
+    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
         self.folder = folder
+        self.host = host
         self.port = free_port()
         self._socket = folder / "s.sock"
         self._data = folder / "data"
@@ -29,7 +33,7 @@ class MariaDB:
 
     def dsn(self, database: str) -> str:
         """Return a database's DSN, in the Go form."""
-        place = f"tcp(127.0.0.1:{self.port})"
+        place = f"tcp({self.host}:{self.port})"
         options = "charset=utf8mb4&parseTime=True&loc=Local"
         return f"{_MYSQL_USER}:{_MYSQL_PASSWORD}@{place}/{database}?{options}"
 
@@ -43,7 +47,7 @@ class MariaDB:
     def connect(self, database: str | None = None) -> "pymysql.Connection[pymysql.cursors.Cursor]":
         """Open a connection of the tests' own."""
         return pymysql.connect(
-            host="127.0.0.1",
+            host=self.host,
             port=self.port,
             user=_MYSQL_USER,
             password=_MYSQL_PASSWORD,
@@ -62,7 +66,8 @@ class MariaDB:
                 f"--datadir={self._data}",
                 f"--socket={self._socket}",
                 f"--port={self.port}",
-                "--bind-address=127.0.0.1",
+                f"--bind-address={self.host}",
+                "--skip-name-resolve",
                 f"--init-file={self.folder / 'init.sql'}",
                 "--skip-log-bin",
                 "--innodb-buffer-pool-size=256M",
@@ -84,16 +89,16 @@ class MariaDB:
     def _answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, (self.folder / "log").read_text()[-2000:]
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as talk:
+        with suppress(OSError), socket.create_connection((self.host, self.port), 1) as talk:
             return bool(talk.recv(1))  # its greeting: it takes connections
         return False
 
     def _prepare(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "init.sql").write_text(
-            f"CREATE USER IF NOT EXISTS {_MYSQL_USER}@'127.0.0.1' "
+            f"CREATE USER IF NOT EXISTS {_MYSQL_USER}@'%' "
             f"IDENTIFIED BY '{_MYSQL_PASSWORD}';\n"
-            f"GRANT ALL ON *.* TO {_MYSQL_USER}@'127.0.0.1';\n"
+            f"GRANT ALL ON *.* TO {_MYSQL_USER}@'%';\n"
         )
         if self._run_as:
             self.folder.chmod(0o755)
@@ -118,7 +123,8 @@ class MariaDB:
 class Redis:
     """A Redis server without persistence."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.port = free_port()
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -127,7 +133,7 @@ class Redis:
     @property
     def address(self) -> str:
         """Return what ``REDIS_ADDR`` takes."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -135,7 +141,8 @@ class Redis:
             [
                 _program("redis-server"),
                 *("--port", str(self.port)),
-                *("--bind", "127.0.0.1"),
+                *("--bind", self.host),
+                *("--protected-mode", "no"),  # it is asked from other hosts, without a password
                 *("--save", ""),
                 *("--appendonly", "no"),
                 *("--dir", str(self._folder)),
@@ -152,7 +159,7 @@ class Redis:
             self._process = None
 
     def _answers(self) -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as talk:
+        with suppress(OSError), socket.create_connection((self.host, self.port), 1) as talk:
             talk.sendall(b"PING\r\n")
             return talk.recv(16).startswith(b"+PONG")
         return False

@@ -88,7 +88,14 @@ def event_of(told: dict[str, Any]) -> Event:
     at, agent = told["at"], told["agent"]
     if told["event"] == "effect":
         name = told["requestId"]
-        return Effect(at=at, request_id=name, file=f"{agent}/{name}")
+        return Effect(
+            at=at,
+            request_id=name,
+            file=f"{agent}/{name}",
+            epoch=told["epoch"],
+            taken=told["taken"],
+            generation=told["generation"],
+        )
     return (Killed if told["event"] == "killed" else Restarted)(at=at, who=agent)
 
 

@@ -131,9 +131,10 @@ def make_engine(url: URL, *, seconds: float = _STATEMENT_SECONDS) -> Engine:
             "read_timeout": seconds,
             "write_timeout": seconds,
             # A client that froze, or whose machine is gone, must not hold rows until TCP notices:
-            # MariaDB ends its transaction. (MySQL has no such setting, and skips the comment.)
+            # MariaDB ends its transaction. (MySQL has no such setting, and skips the comment.) It
+            # is not idle while the server tries to send it an answer that it does not read.
             "init_command": "SET time_zone = '+00:00', innodb_lock_wait_timeout = 5,"
-            " /*M! idle_transaction_timeout = 5, */"
+            " net_write_timeout = 5, /*M! idle_transaction_timeout = 5, */"
             " sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
         },
     )

@@ -9,13 +9,14 @@ from typing import Any
 
 import pymysql
 import pytest
+from pymysql.constants import COMMAND
 from sqlalchemy import insert, select
 
 from edgeplane.model.errors import DatabaseAway, DatabaseError, NotFound
 from edgeplane.model.users import Role
 from edgeplane.services.tasks import create_many
 from edgeplane.store import mailboxes, tasks, users, workers
-from edgeplane.store.database import Database
+from edgeplane.store.database import Database, make_engine
 from edgeplane.store.rows import node_mailboxes
 from edgeplane.store.rows import users as user_rows
 from edgeplane.store.urls import URL
@@ -294,3 +295,21 @@ async def test_claims_and_creates_at_the_same_mailboxes_all_come_through(databas
     await other.close()
     boxes = await database.write(lambda tx: mailboxes.lock(tx, ids))
     assert {box.work_seq for box in boxes.values()} == {20}
+
+
+async def test_rows_of_a_client_that_reads_no_more_are_free_again(on_mariadb):
+    """It was cut off, or froze, while the server was sending it a long answer: 5 s, and not 60."""
+    await on_mariadb.write(lambda tx: add_nodes(tx, 1))
+    engine = make_engine(on_mariadb.url)
+    frozen: Any = engine.raw_connection()
+    with frozen.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("SELECT node_id FROM node_mailboxes FOR UPDATE")
+    # Sent, and its answer, more than sockets hold, is never read.
+    asked = "SELECT REPEAT('x', 1000000) FROM seq_1_to_64"
+    frozen.dbapi_connection._execute_command(COMMAND.COM_QUERY, asked)
+    async with asyncio.timeout(15):
+        await on_mariadb.write(lambda tx: mailboxes.lock(tx, [1]))
+    frozen.dbapi_connection._force_close()
+    frozen.detach()
+    engine.dispose()

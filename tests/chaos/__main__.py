@@ -1,0 +1,59 @@
+"""``python -m chaos``: schedules without end, or one again. ``make chaos`` calls it."""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import SystemRandom
+
+from chaos.many import Failure, play_many
+from chaos.schedules import draw
+
+_MOST = 10**9
+
+
+def main() -> int:
+    """Play until the time is over; return 1 if any schedule failed."""
+    asked = _asked()
+    folder = Path(tempfile.mkdtemp(prefix="edgeplane-chaos-"))
+    folder.chmod(0o755)  # MariaDB's own user goes in and out
+    if asked.seed is not None:
+        print(draw(asked.seed), flush=True)
+        seeds = iter([asked.seed] * asked.times)
+    else:
+        seeds = _fresh(time.monotonic() + asked.seconds + 3600 * asked.hours)
+    print(f"folders of schedules that fail are kept in {folder}", flush=True)
+    begun, count, failures = time.monotonic(), 0, 0
+    for result in play_many(seeds, folder):
+        count += 1
+        if isinstance(result, Failure):
+            failures += 1
+            print(result, flush=True)
+        if asked.seed is None and count % 100 == 0:
+            print(f"{count} schedules, {failures} failed", flush=True)
+    print(f"{count} schedules in {time.monotonic() - begun:.0f} s, {failures} failed")
+    if not failures:
+        folder.rmdir()
+    return min(failures, 1)
+
+
+def _asked() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
+    parser.add_argument("--hours", type=float, default=0.0, help="how long to go on")
+    parser.add_argument("--seconds", type=float, default=0.0, help="the same, in seconds")
+    parser.add_argument("--seed", type=int, help="play this schedule alone")
+    parser.add_argument("--times", type=int, default=1, help="so often: timing differs each time")
+    return parser.parse_args()
+
+
+def _fresh(end: float) -> Iterator[int]:
+    """Yield seeds nobody has seen, until a moment of the monotonic clock."""
+    random = SystemRandom()
+    while time.monotonic() < end:
+        yield random.randrange(_MOST)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
