@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,10 +17,11 @@ _MYSQL_USER, _MYSQL_PASSWORD = "edgeplane", "tests-only"
 
 
 class MariaDB:
-    """A MariaDB server; ``kill`` and ``start`` may be called at any time."""
+    """A MariaDB server, with further options; ``kill`` and ``start`` may be called any time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: Sequence[str] = ()) -> None:
         self.folder = folder
+        self._options = options
         self.port = free_port()
         self._socket = folder / "s.sock"
         self._data = folder / "data"
@@ -67,6 +69,7 @@ class MariaDB:
                 "--skip-log-bin",
                 "--innodb-buffer-pool-size=256M",
                 "--innodb-flush-log-at-trx-commit=1",
+                *self._options,
             ],
             stdout=log,
             stderr=log,
