@@ -9,6 +9,7 @@ have). Control plane and floor run on one core, the rest on the other.
 
 import argparse
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -16,9 +17,10 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 # The servers and processes are those of the tests' kit.
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -26,8 +28,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import uvloop
 from sqlalchemy import make_url
 
-from benchmarks import cores, floors, load, stage, watching
-from benchmarks.figures import percentile
+from benchmarks import cores, effects, floors, load, stage, watching
+from benchmarks.effects import Effects
+from benchmarks.figures import percentile, spread
 from benchmarks.floors import Client, Run
 from benchmarks.load import Door
 from benchmarks.registering import register
@@ -50,7 +53,19 @@ class Round:
     p50: float  #: milliseconds from a row's creation to its end, by the rows
     p99: float
     answered_p50: float  #: milliseconds from a POST to its answer
+    applied_p50: float  #: milliseconds from that answer to the effect at the agent
+    applied_p99: float
     cpu_us: float  #: of the control plane, per task
+
+
+@dataclass(frozen=True)
+class Fan:
+    """What one operation on all agents came to."""
+
+    seconds: float  #: from the POST until every success was committed
+    floor: float  #: seconds of the bare client for the same deliveries
+    applied_p50: float  #: milliseconds from the POST's answer to the effect at an agent
+    applied_p99: float
 
 
 @dataclass
@@ -62,29 +77,34 @@ class Fleet:
     other: Swarm  #: the floor's
     door: Door
     view: View
+    effects: Effects
 
 
 def main() -> int:
     asked = _arguments()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.sched_setaffinity(0, cores.OTHERS)
+    told = {}
     try:
         for engine in ["sqlite", "mariadb"] if asked.engine == "both" else [asked.engine]:
             with tempfile.TemporaryDirectory(prefix="edgeplane-fleet-") as name:
                 folder = Path(name)
                 folder.chmod(0o711)  # MariaDB's own user must reach its folder
-                _measure(engine, folder, asked.nodes, asked.rounds, asked.transport)
+                told[engine] = _measure(engine, folder, asked.nodes, asked.rounds, asked.transport)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+    if asked.json:
+        asked.json.write_text(json.dumps(told, indent=1) + "\n")
     return 0
 
 
-def _measure(engine: str, folder: Path, count: int, rounds: int, transport: str) -> None:
+def _measure(engine: str, folder: Path, count: int, rounds: int, transport: str) -> dict[str, Any]:
     store: Store = Sqlite(folder) if engine == "sqlite" else Mariadb(folder / "db")
     with contextlib.closing(store), _running(store, folder, count, transport) as fleet:
         print(f"{store.title}, {count} nodes by {transport}, {CONCURRENCY} creates at once")
         uvloop.run(load.run(fleet.door, fleet.view, count, CONCURRENCY))  # connections are made
+        fleet.effects.new()
         done = []
         for number in range(1, rounds + 1):
             done.append(_round(fleet, count))
@@ -98,6 +118,8 @@ def _measure(engine: str, folder: Path, count: int, rounds: int, transport: str)
         made = fleet.swarm.summary()
         print(f"  the swarm had {made['requests']} requests and made {made['effects']} effects")
         print(f"  {os.getloadavg()[0]:.1f} is the machine's load average\n", flush=True)
+    told: dict[str, Any] = {"nodes": count, "resident_mib": rss}
+    return told | {"rounds": [*map(asdict, done)], "operations": [*map(asdict, fans)]}
 
 
 def _round(fleet: Fleet, count: int) -> Round:
@@ -105,6 +127,7 @@ def _round(fleet: Fleet, count: int) -> Round:
     done = uvloop.run(load.run(fleet.door, fleet.view, count, CONCURRENCY))
     cpu = stage.cpu_seconds(fleet.control) - cpu
     waits = fleet.view.waits(done.first_id)
+    applied = effects.waits(done.accepted, fleet.effects.new())
     client = Client(port=fleet.other.port, token=AGENT_TOKEN, addresses=count, swarm=True)
     floor = floors.measure(client, Run(count, CONCURRENCY))
     return Round(
@@ -113,29 +136,41 @@ def _round(fleet: Fleet, count: int) -> Round:
         p50=percentile(waits, 50),
         p99=percentile(waits, 99),
         answered_p50=percentile(done.create_seconds, 50),
+        applied_p50=percentile(applied, 50),
+        applied_p99=percentile(applied, 99),
         cpu_us=1e6 * cpu / count,
     )
 
 
-def _fan_out(fleet: Fleet, count: int) -> tuple[float, float]:
-    """Ask for one operation on all nodes; return its seconds, and those of the bare client."""
+def _fan_out(fleet: Fleet, count: int) -> Fan:
+    """Ask for one operation on all nodes."""
     asked = {"type": "purge_cache", "payload": {"urls": ["/*"]}, "target": {"all": True}}
-    begun = time.perf_counter()
+    begun = time.monotonic()
     made = fleet.control.call("POST", "/operations/create", asked)["data"]
+    accepted = time.monotonic()
     while made["counts"]["success"] < count:
         time.sleep(_LOOK_SECONDS)
         made = fleet.control.call("GET", f"/operations/{made['id']}")["data"]
-    seconds = time.perf_counter() - begun
+    seconds = time.monotonic() - begun
+    names = {f"op{made['id']}-n{node_id}": accepted for node_id in fleet.door.node_ids}
+    applied = effects.waits(names, fleet.effects.new())
     client = Client(port=fleet.other.port, token=AGENT_TOKEN, addresses=count, swarm=True)
-    return seconds, floors.measure(client, Run(count, OUT)).seconds
+    return Fan(
+        seconds=seconds,
+        floor=floors.measure(client, Run(count, OUT)).seconds,
+        applied_p50=percentile(applied, 50),
+        applied_p99=percentile(applied, 99),
+    )
 
 
-def _fans(count: int, fans: Sequence[tuple[float, float]]) -> str:
-    took = sorted(seconds for seconds, _ in fans)
-    times = median(seconds / floor for seconds, floor in fans)
+def _fans(count: int, fans: Sequence[Fan]) -> str:
+    times = spread([fan.seconds / fan.floor for fan in fans], 1)
     return (
-        f"  one operation on all {count} nodes, POST to every success committed:"
-        f" {median(took):.2f} s [{took[0]:.2f}-{took[-1]:.2f}], {times:.1f} times the bare client"
+        f"  one operation on all {count} nodes, {len(fans)} times: POST to every success committed"
+        f" {spread([fan.seconds for fan in fans], 2)} s;"
+        f" bare client {spread([fan.floor for fan in fans], 2)} s: {times} times that;"
+        f" accepted to applied p50 {median(fan.applied_p50 for fan in fans):.0f} ms,"
+        f" p99 {spread([fan.applied_p99 for fan in fans], 0)} ms"
     )
 
 
@@ -160,7 +195,8 @@ def _running(store: Store, folder: Path, count: int, transport: str) -> Iterator
             watching.until_connected(control, count)
         view = store.view()
         stack.callback(view.close)
-        yield Fleet(control, swarm, other, Door(control.port, control.token, ids), view)
+        door = Door(control.port, control.token, ids)
+        yield Fleet(control, swarm, other, door, view, Effects(swarm.effects))
 
 
 def _line(title: str, done: Sequence[Round]) -> str:
@@ -171,7 +207,8 @@ def _line(title: str, done: Sequence[Round]) -> str:
     return (
         f"  {title:<8} {middle('per_second'):6.0f} tasks/s = {share:.2f} of the floor"
         f" ({middle('floor'):.0f}/s); created to success p50 {middle('p50'):.0f} ms,"
-        f" p99 {middle('p99'):.0f} ms; create answered p50 {middle('answered_p50'):.1f} ms;"
+        f" p99 {middle('p99'):.0f} ms; accepted to applied p50 {middle('applied_p50'):.1f} ms,"
+        f" p99 {middle('applied_p99'):.0f} ms; create answered p50 {middle('answered_p50'):.1f} ms;"
         f" CPU {middle('cpu_us'):.0f} us a task"
     )
 
@@ -182,6 +219,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--transport", choices=["push", "sync"], default="push")
     parser.add_argument("--rounds", type=int, default=3, help="how many (default 3)")
     parser.add_argument("--engine", choices=["sqlite", "mariadb", "both"], default="both")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     return parser.parse_args()
 
 

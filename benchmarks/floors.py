@@ -189,7 +189,7 @@ async def _store(floor: Bare, run: Run) -> Told:
         await intake.submit(new[number])
 
     async def create_all(many: Run) -> Told:
-        new[:] = [_new(number, node_ids) for number in range(many.tasks)]
+        new[:] = [new_task(number, node_ids) for number in range(many.tasks)]
         database.expect(many.tasks)
         return await _repeat(many, create, database.reached.wait)
 
@@ -203,7 +203,7 @@ async def _store(floor: Bare, run: Run) -> Told:
         await create_all(_WARMING)
         if run.pause is None:
             return await create_all(run)
-        new[:] = [_new(number, node_ids) for number in range(run.tasks)]
+        new[:] = [new_task(number, node_ids) for number in range(run.tasks)]
         return await _repeat(run, create_and_see_through)
     finally:
         await engine.stop()
@@ -251,7 +251,8 @@ def _nodes(tx: Tx, number: int) -> list[int]:
     return there[:number]
 
 
-def _new(number: int, node_ids: list[int]) -> NewTask:
+def new_task(number: int, node_ids: list[int]) -> NewTask:
+    """Make a purge for one of these nodes."""
     payload = _payload(number)
     return NewTask(
         node_id=node_ids[number % len(node_ids)],

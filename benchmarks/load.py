@@ -17,14 +17,17 @@ _PATIENCE_SECONDS = 60.0
 _MAX_BODY = 1 << 20
 
 
-class _Data(msgspec.Struct):
+class Created(msgspec.Struct, rename="camel"):
+    """A task as it was accepted."""
+
     id: int
+    request_id: str
 
 
 class _Envelope(msgspec.Struct):
     code: int
     message: str
-    data: _Data | None
+    data: Created | None
 
 
 _decoder = msgspec.json.Decoder(_Envelope)
@@ -46,13 +49,13 @@ class Door:
         )
         return made
 
-    async def create(self, connection: Connection, number: int, request_id: str = "") -> int:
-        """Ask for a purge, under a request id of ours maybe; return its id once it is accepted."""
+    async def create(self, connection: Connection, number: int, request_id: str = "") -> Created:
+        """Ask for a purge, under a request id of ours maybe; return it once it is accepted."""
         answer = await connection.send(self._message(number, request_id), _PATIENCE_SECONDS)
         told = _decoder.decode(answer.body)
         if told.data is None:
             raise RuntimeError(f"create was answered with {answer.status}: {told.message}")
-        return told.data.id
+        return told.data
 
     def _message(self, number: int, request_id: str) -> bytes:
         node_id = self.node_ids[number % len(self.node_ids)]
@@ -73,20 +76,24 @@ class Loaded:
     seconds: float  #: from the first POST until the last success was committed
     first_id: int
     create_seconds: list[float]  #: from each POST to its answer
+    accepted: dict[str, float]  #: when each answer was there, by request id; monotonic
 
 
 async def run(door: Door, view: View, tasks: int, concurrency: int) -> Loaded:
     """Ask for tasks, so many at once; wait until all of them have succeeded."""
     ids: list[int] = []
     latencies: list[float] = []
+    accepted: dict[str, float] = {}
     numbers = iter(range(tasks))
     connections = [await door.connect() for _ in range(concurrency)]
 
     async def ask(connection: Connection) -> None:
         for number in numbers:
-            sent = time.perf_counter()
-            ids.append(await door.create(connection, number))
-            latencies.append(time.perf_counter() - sent)
+            sent = time.monotonic()
+            made = await door.create(connection, number)
+            accepted[made.request_id] = time.monotonic()
+            latencies.append(accepted[made.request_id] - sent)
+            ids.append(made.id)
 
     started = time.perf_counter()
     await asyncio.gather(*map(ask, connections))
@@ -94,7 +101,7 @@ async def run(door: Door, view: View, tasks: int, concurrency: int) -> Loaded:
     ended = time.perf_counter()
     for connection in connections:
         connection.abort()
-    return Loaded(ended - started, min(ids), latencies)
+    return Loaded(ended - started, min(ids), latencies, accepted)
 
 
 async def idle(door: Door, view: View, tasks: int) -> tuple[list[float], list[float]]:
@@ -104,7 +111,7 @@ async def idle(door: Door, view: View, tasks: int) -> tuple[list[float], list[fl
     for number in range(tasks):
         await asyncio.sleep(random.uniform(*PAUSE_SECONDS))
         sent = time.perf_counter()
-        task_id = await door.create(connection, number)
+        task_id = (await door.create(connection, number)).id
         answered.append(time.perf_counter() - sent)
         while not view.succeeded(task_id):
             # Nothing else is to be done by this process meanwhile.

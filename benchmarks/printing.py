@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import cores, load, stage
+from benchmarks.figures import spread
 from benchmarks.rounds import Plan, Report
 
 _METHOD = """\
@@ -49,10 +50,10 @@ def report(found: Report) -> str:
         _row("at once", "tasks/s", "tasks/s", "tasks/s", "client", "store", "slower"),
     ]
     for concurrency, at in found.throughput.items():
-        rates = [_spread(values, 0) for values in (at.end_to_end, at.client, at.store)]
+        rates = [spread(values, 0) for values in (at.end_to_end, at.client, at.store)]
         floors = (at.ratios(at.client), at.ratios(at.store))
         by_each = [_middle(values, 2) for values in floors]
-        slower = _spread(at.ratios(at.client, at.store), 2)
+        slower = spread(at.ratios(at.client, at.store), 2)
         lines.append(_row(concurrency, *rates, *by_each, slower))
     lines += ["", *_counters(found), "", *_idle(found), ""]
     lines += [f"  RSS, {name:<30} {mib:6.1f} MiB" for name, mib in found.rss_mib.items()]
@@ -61,8 +62,8 @@ def report(found: Report) -> str:
 
 def starts(seconds: Sequence[float]) -> str:
     """Show how long an agent takes to start."""
-    spread = _spread([1000 * second for second in seconds], 0)
-    return f"agent, exec to its line `{stage.READY}`: {spread} ms, n={len(seconds)}\n"
+    took = spread([1000 * second for second in seconds], 0)
+    return f"agent, exec to its line `{stage.READY}`: {took} ms, n={len(seconds)}\n"
 
 
 def _counters(found: Report) -> list[str]:
@@ -71,7 +72,7 @@ def _counters(found: Report) -> list[str]:
         _row("at once", "a task", "deliveries", "p50, p99", "CPU a task"),
     ]
     for concurrency, at in found.throughput.items():
-        commits = _spread(at.commits_per_task, 3)
+        commits = spread(at.commits_per_task, 3)
         reused = f"{sum(at.connections)} / {sum(at.deliveries)}"
         answered = f"{_middle(at.create_p50_ms, 2)}, {_middle(at.create_p99_ms, 2)} ms"
         cpu = f"{_middle(at.cpu_us, 0)} us"
@@ -82,12 +83,12 @@ def _counters(found: Report) -> list[str]:
 def _idle(found: Report) -> list[str]:
     idle = found.idle
     poll = f"{1000 * load.IDLE_POLL_SECONDS:g} ms"
-    trip, store = _spread(idle.round_trip_p50, 2), _spread(idle.store_pass_p50, 2)
-    worth = _spread(idle.round_trips(), 2)
+    trip, store = spread(idle.round_trip_p50, 2), spread(idle.store_pass_p50, 2)
+    worth = spread(idle.round_trips(), 2)
     return [
         f"  One task on an idle system, POST sent to success committed (row read every {poll}):",
-        f"    p50 {_spread(idle.p50, 2)} ms, p99 {_spread(idle.p99, 2)} ms",
-        f"    create answered, p50 {_spread(idle.answered_p50, 2)} ms",
+        f"    p50 {spread(idle.p50, 2)} ms, p99 {spread(idle.p99, 2)} ms",
+        f"    create answered, p50 {spread(idle.answered_p50, 2)} ms",
         f"    floors, p50: round trip to the agent {trip} ms, store pass {store} ms",
         f"    latency in round trips' worth of the floor (the two together): {worth}",
     ]
@@ -101,13 +102,6 @@ def _row(*cells: object) -> str:
 
 def _middle(values: Sequence[float], digits: int) -> str:
     return f"{median(values):.{digits}f}"
-
-
-def _spread(values: Sequence[float], digits: int) -> str:
-    if len(values) == 1:
-        return _middle(values, digits)
-    least, most = min(values), max(values)
-    return f"{_middle(values, digits)} [{least:.{digits}f}-{most:.{digits}f}]"
 
 
 def _processor() -> str:

@@ -4,7 +4,7 @@ import uvloop
 from sqlalchemy import make_url
 
 from edgeplane.model.nodes import NewNode, NodeStatus, NodeTransport
-from edgeplane.store import mailboxes, nodes
+from edgeplane.store import mailboxes, node_health, nodes
 from edgeplane.store.database import Database
 from edgeplane.store.workers import Tx
 from edgeplane.swarm.addresses import address_of, name_of
@@ -32,6 +32,7 @@ async def _register(url: str, count: int, port: int, transport: NodeTransport) -
             )
             ids.append(nodes.add(tx, node))
             mailboxes.add(tx, ids[-1])
+            node_health.add(tx, ids[-1])
         return ids
 
     try:

@@ -7,6 +7,7 @@ import uvloop
 from sqlalchemy import make_url
 
 from benchmarks import cores, floors, load, stage
+from benchmarks.figures import percentile
 from benchmarks.floors import Bare, Client, Run, Told
 from benchmarks.stage import Stage
 from benchmarks.stores import Store
@@ -111,8 +112,8 @@ def _throughput(here: Stage, store: Store, into: Throughput, concurrency: int, t
     into.end_to_end.append(tasks / done.seconds)
     into.deliveries.append(here.view.attempts(done.first_id))
     into.connections.append(here.connections_made())
-    into.create_p50_ms.append(_percentile(done.create_seconds, 50))
-    into.create_p99_ms.append(_percentile(done.create_seconds, 99))
+    into.create_p50_ms.append(percentile(done.create_seconds, 50))
+    into.create_p99_ms.append(percentile(done.create_seconds, 99))
     client, bare = _floors(here, store, Run(tasks, concurrency))
     into.client.append(tasks / client.seconds)
     into.store.append(tasks / bare.seconds)
@@ -120,12 +121,12 @@ def _throughput(here: Stage, store: Store, into: Throughput, concurrency: int, t
 
 def _idle(here: Stage, store: Store, into: Idle, tasks: int) -> None:
     answered, succeeded = uvloop.run(load.idle(here.door, here.view, tasks))
-    into.answered_p50.append(_percentile(answered, 50))
-    into.p50.append(_percentile(succeeded, 50))
-    into.p99.append(_percentile(succeeded, 99))
+    into.answered_p50.append(percentile(answered, 50))
+    into.p50.append(percentile(succeeded, 50))
+    into.p99.append(percentile(succeeded, 99))
     trip, store_pass = _floors(here, store, Run(tasks, 1, pause=load.PAUSE_SECONDS))
-    into.round_trip_p50.append(_percentile(trip.latencies, 50))
-    into.store_pass_p50.append(_percentile(store_pass.latencies, 50))
+    into.round_trip_p50.append(percentile(trip.latencies, 50))
+    into.store_pass_p50.append(percentile(store_pass.latencies, 50))
 
 
 def _floors(here: Stage, store: Store, run: Run) -> tuple[Told, Told]:
@@ -139,9 +140,3 @@ def _floors(here: Stage, store: Store, run: Run) -> tuple[Told, Told]:
 def _note_rss(report: Report, here: Stage, when: str) -> None:
     report.rss_mib[f"control plane {when}"] = stage.rss_mib(here.control)
     report.rss_mib[f"agent {when}"] = stage.rss_mib(here.agent)
-
-
-def _percentile(seconds: list[float], percent: int) -> float:
-    """Return a percentile, in milliseconds."""
-    ordered = sorted(seconds)
-    return 1000 * ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]

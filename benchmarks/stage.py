@@ -92,7 +92,12 @@ def cpu_seconds(process: Process) -> float:
 
 def rss_mib(process: Process) -> float:
     """Return how much memory of a process is resident, in MiB."""
-    for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+    return rss_mib_of(process.pid)
+
+
+def rss_mib_of(pid: int) -> float:
+    """Return how much memory of the process with this id is resident, in MiB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
     raise RuntimeError("no VmRSS in its status")

@@ -3,11 +3,14 @@
 import os
 import sqlite3
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
+
+from pymysql.connections import Connection  # noqa: TC002
+from pymysql.cursors import Cursor  # noqa: TC002
 
 from kit.servers import MariaDB
 
@@ -104,20 +107,24 @@ class Mariadb:
 
     title = "MariaDB (innodb_flush_log_at_trx_commit=1)"
 
-    def __init__(self, folder: Path) -> None:
-        self._server = MariaDB(folder)
+    def __init__(self, folder: Path, options: Sequence[str] = ()) -> None:
+        self._server = MariaDB(folder, options=options)
         try:
             self._server.start()
             self.env = {"MYSQL_DSN": self._server.create_database("control")}
-            floor = _url(self._server.create_database("floor"))
+            floor = url_of(self._server.create_database("floor"))
         except BaseException:
             self._server.kill()
             raise
-        self.control, self.floor = _url(self.env["MYSQL_DSN"]), floor
+        self.control, self.floor = url_of(self.env["MYSQL_DSN"]), floor
+
+    def connect(self) -> "Connection[Cursor]":
+        """Open a connection to the control plane's database."""
+        return self._server.connect("control")
 
     def view(self) -> View:
         """Open a connection."""
-        connection = self._server.connect("control")
+        connection = self.connect()
 
         def rows(sql: str) -> list[Any]:
             with connection.cursor() as cursor:
@@ -134,7 +141,7 @@ class Mariadb:
         self._server.kill()
 
 
-def _url(dsn: str) -> str:
+def url_of(dsn: str) -> str:
     """Turn a DSN of the Go form into an URL."""
     place = dsn.replace("@tcp(", "@").split("?")[0]
     return f"mysql+pymysql://{place.replace(')/', '/')}?charset=utf8mb4"

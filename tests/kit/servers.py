@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,14 +17,15 @@ _MYSQL_USER, _MYSQL_PASSWORD = "edgeplane", "tests-only"
 
 
 class MariaDB:
-    """A MariaDB server; ``kill`` and ``start`` may be called at any time.
+    """A MariaDB server, with further options; ``kill`` and ``start`` may be called any time.
 
     Whoever reaches its ``host`` may log in with the tests' own user.
     """
 
-    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
+    def __init__(self, folder: Path, host: str = "127.0.0.1", options: Sequence[str] = ()) -> None:
         self.folder = folder
         self.host = host
+        self._options = options
         self.port = free_port()
         self._socket = folder / "s.sock"
         self._data = folder / "data"
@@ -72,6 +74,7 @@ class MariaDB:
                 "--skip-log-bin",
                 "--innodb-buffer-pool-size=256M",
                 "--innodb-flush-log-at-trx-commit=1",
+                *self._options,
             ],
             stdout=log,
             stderr=log,

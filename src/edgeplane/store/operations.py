@@ -16,7 +16,7 @@ from edgeplane.model.paging import TOTAL_CAP, Page, PageRequest, cut_page
 from edgeplane.model.progress import HELD, OperationState, Progress, Standing
 from edgeplane.model.tasks import Task, TaskKind
 from edgeplane.store.prepared import Prepared, moment
-from edgeplane.store.rows import operations
+from edgeplane.store.rows import STATE_INDEX, operations
 from edgeplane.store.workers import Tx
 
 #: A list leaves out payloads and targets above this many bytes.
@@ -123,12 +123,15 @@ def page_query(state: OperationState | None, asked: PageRequest) -> Select[Any]:
     """Select a page and one more, in the order of an index."""
     older = [] if asked.before is None else [_O.id < asked.before]
     payload = case((_O.payload_bytes <= LISTED_BYTES, _O.payload)).label("payload")
+    # Forced, or in a long history MariaDB begins at the newest id, not at the one asked for.
+    index = "PRIMARY" if state is None else STATE_INDEX.name
     return (
         select(*_PROGRESS, *_ASKED, payload, _O.target)
         .where(*_in_state(state), *older)
         .order_by(_O.id.desc())
         .limit(asked.size + 1)
         .offset(asked.offset)
+        .with_hint(operations, f"FORCE INDEX ({index})", "mysql")
     )
 
 

@@ -179,11 +179,12 @@ operations = Table(
     Column("finished_at", UtcDateTime),
     Column("updated_at", UtcDateTime, nullable=False),
     UniqueConstraint("request_id"),
-    Index(None, "state", "id"),
     Index(None, "next_at", "id"),
     sqlite_autoincrement=True,
     **_INNODB,
 )
+#: Serves the lists of operations.
+STATE_INDEX = Index(None, operations.c.state, operations.c.id)
 
 #: The nodes an operation was aimed at, until their tasks are made.
 operation_targets = Table(
@@ -230,16 +231,20 @@ agent_tasks = Table(
     Column("updated_at", UtcDateTime, nullable=False),
     UniqueConstraint("request_id"),
     UniqueConstraint("operation_id", "node_id"),  # a fan-out may be gone over again
-    # Two indexes serve every list: a column that is not asked for is walked value by value.
-    Index(None, "node_id", "type", "status", "id"),
     Index(None, "node_id", "lane", "lane_rank", "id"),
-    Index(None, "operation_id", "status", "id"),
     sqlite_autoincrement=True,
     **_INNODB,
 )
 
+# Three indexes serve every list: a column that is not asked for is walked value by value.
 #: Serves lists of all nodes' tasks, the oldest ages, and the walk of what may be removed.
 LIST_INDEX = Index(None, agent_tasks.c.type, agent_tasks.c.status, agent_tasks.c.id)
+NODE_LIST_INDEX = Index(
+    None, agent_tasks.c.node_id, agent_tasks.c.type, agent_tasks.c.status, agent_tasks.c.id
+)
+OPERATION_LIST_INDEX = Index(
+    None, agent_tasks.c.operation_id, agent_tasks.c.status, agent_tasks.c.id
+)
 
 #: Append-only: every attempt that ended, and how.
 task_attempts = Table(

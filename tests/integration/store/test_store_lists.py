@@ -82,8 +82,10 @@ async def test_every_filter_shows_what_fits_newest_first(database, size):
         assert all(len(page.items) == size for page in pages[:-1])
 
 
-async def test_pages_by_number_are_those_by_cursor(database):
-    """For all eight combinations; past the end there is nothing."""
+@pytest.mark.parametrize("cap", [10_000, 5])
+async def test_pages_by_number_are_those_by_cursor(database, monkeypatch, cap):
+    """For all eight combinations, in lists longer than is counted too; past the end is nothing."""
+    monkeypatch.setattr(task_lists, "TOTAL_CAP", cap)
     stored = await database.write(store_random)
     for wanted in every_filter(stored[0].node_id):
         pages = await follow(database, wanted, 6)

@@ -35,7 +35,7 @@ from edgeplane.store.rows import (
     operations,
     task_attempts,
 )
-from edgeplane.store.task_lists import TaskFilter, ids_query, total_query
+from edgeplane.store.task_lists import LISTED, TaskFilter, shape_of, statements
 from edgeplane.store.workers import Tx
 from kit import factories
 from kit.factories import add_nodes, new_task
@@ -232,50 +232,105 @@ FILTERS = [
 ]
 
 
-@pytest.mark.parametrize("before", [None, 5000], ids=["first", "cursor"])
-@pytest.mark.parametrize("wanted", FILTERS, ids=str)
-def test_a_page_of_a_list_reads_ranges_already_in_order(engine, wanted, before):
-    """Each branch is one range of the index for its filter; only what they merge to is sorted."""
-    plan = explain(engine, ids_query(wanted, PageRequest(size=20, before=before)))
-    found = reads(engine, plan, "agent_tasks")
-    if wanted == TaskFilter():
-        assert found == ["PRIMARY"] or (before is None and found == [None])
-        assert sorts(plan) == 0
-        return
-    branches = (1 if wanted.kind else 3) * (1 if wanted.status else 6)
-    index = "type_status_id" if wanted.node_id is None else "node_id_type_status_id"
-    assert found == [f"ix_agent_tasks_{index}"] * branches
-    assert sorts(plan) <= 1
-
-
-@pytest.mark.parametrize("wanted", FILTERS, ids=str)
-def test_a_total_is_counted_in_an_index_alone(engine, wanted):
-    """Never in the rows, whose payloads would have to be read past."""
-    plan = explain(engine, total_query(wanted))
-    found = reads(engine, plan, "agent_tasks")
-    assert None not in found
-    if wanted != TaskFilter():
-        index = "type_status_id" if wanted.node_id is None else "node_id_type_status_id"
-        assert set(found) == {f"ix_agent_tasks_{index}"}
-
-
 OPERATION_FILTERS = [
     TaskFilter(operation_id=3, status=status) for status in (None, TaskStatus.FAILED)
 ]
+#: What a page's statement may be given.
+GIVEN = {
+    "node": 7,
+    "operation": 3,
+    "before": 5000,
+    "floor": 1000,
+    "depth": 21,
+    "most": 21,
+    "skip": 0,
+}
 
 
-@pytest.mark.parametrize("before", [None, 5000], ids=["first", "cursor"])
-@pytest.mark.parametrize("wanted", OPERATION_FILTERS, ids=str)
-def test_a_page_of_an_operations_tasks_reads_ranges_already_in_order(engine, wanted, before):
-    """One for each status asked for; the total is counted in the same index alone."""
-    plan = explain(engine, ids_query(wanted, PageRequest(size=20, before=before)))
-    branches = 1 if wanted.status else len(TaskStatus)
-    assert (
-        reads(engine, plan, "agent_tasks") == ["ix_agent_tasks_operation_id_status_id"] * branches
+def list_index(wanted):
+    """Return the index that serves a filter's ranges."""
+    if wanted.operation_id is not None:
+        return "ix_agent_tasks_operation_id_status_id"
+    index = "type_status_id" if wanted.node_id is None else "node_id_type_status_id"
+    return f"ix_agent_tasks_{index}"
+
+
+@pytest.mark.parametrize("way", ["first", "older", "above"])
+@pytest.mark.parametrize("wanted", [*FILTERS, *OPERATION_FILTERS], ids=str)
+def test_a_page_of_a_list_reads_ranges_already_in_order(engine, wanted, way):
+    """Each branch is one range of the index for its filter; only what they merge to is sorted."""
+    found = statements(shape_of(wanted))
+    plan = explain(engine, getattr(found, way)._build(Items(0)), **GIVEN)
+    used = reads(engine, plan, "agent_tasks")
+    if wanted == TaskFilter():
+        assert used == ["PRIMARY"] or (way == "first" and used == [None])
+        assert sorts(plan) == 0
+        return
+    kinds = 1 if wanted.kind or wanted.operation_id else len(TaskKind)
+    branches = kinds * (1 if wanted.status else len(TaskStatus))
+    assert used == [list_index(wanted)] * branches
+    assert sorts(plan) <= (branches > 1)
+    assert len(found.reach) == branches
+
+
+@pytest.mark.parametrize("way", ["older", "above"])
+@pytest.mark.parametrize("wanted", [*FILTERS, *OPERATION_FILTERS], ids=str)
+def test_a_page_further_down_begins_where_it_was_asked_for(engine, wanted, way):
+    """Not at the newest row, from where MariaDB would read on to it through all between."""
+    query = getattr(statements(shape_of(wanted)), way)._build(Items(0))
+    plan = explain(engine, query, **GIVEN)
+    if engine.dialect.name == "sqlite":
+        bound = "id<?" if way == "older" else "id>?"
+        found = [line for line in plan if re.match(r"(SCAN|SEARCH) agent_tasks\b", line)]
+        assert all(bound in line for line in found)
+    else:
+        found = [json.loads(line) for line in plan if '"agent_tasks"' in line]
+        assert {table["access_type"] for table in found} == {"range"}
+        text = str(query.compile(engine))
+        assert text.count("FORCE INDEX") == len(found)
+    assert found
+
+
+@pytest.mark.parametrize("wanted", [*FILTERS[1:], *OPERATION_FILTERS], ids=str)
+def test_how_far_a_deep_page_reaches_is_read_in_order(engine, wanted):
+    """One range after the other, each in its index alone."""
+    for reach in statements(shape_of(wanted)).reach:
+        plan = explain(engine, reach._build(Items(0)), **{**GIVEN, "skip": 1000})
+        assert reads(engine, plan, "agent_tasks") == [list_index(wanted)]
+        assert sorts(plan) == 0
+
+
+@pytest.mark.parametrize("wanted", [*FILTERS, *OPERATION_FILTERS], ids=str)
+def test_a_total_is_counted_in_an_index_alone(engine, wanted):
+    """Never in the rows, whose payloads would have to be read past; in three ranges at most."""
+    counts = statements(shape_of(wanted)).count
+    assert len(counts) == (
+        3 if wanted.status and not wanted.kind and not wanted.operation_id else 1
     )
-    assert sorts(plan) <= 1
-    counted = reads(engine, explain(engine, total_query(wanted)), "agent_tasks")
-    assert set(counted) == {"ix_agent_tasks_operation_id_status_id"}
+    for count in counts:
+        plan = explain(engine, count._build(Items(0)), **{**GIVEN, "most": 10_000})
+        (used,) = reads(engine, plan, "agent_tasks")
+        assert used is not None
+        if wanted == TaskFilter(node_id=7):  # any index that begins with the node is as good
+            assert used.startswith("ix_agent_tasks_node_id_")
+        elif wanted == TaskFilter(operation_id=3):
+            assert "operation_id" in used or used.startswith("sqlite_autoindex_agent_tasks")
+        elif wanted != TaskFilter():
+            assert used == list_index(wanted)
+
+
+def test_the_rows_of_a_page_are_looked_up_by_id(engine):
+    """With the last attempt of each, and the payload of its operation."""
+    with engine.connect() as connection:
+        ids = list(connection.scalars(select(agent_tasks.c.id).limit(32)))
+    given = {f"tasks_{number}": task_id for number, task_id in enumerate(ids)}
+    plan = explain(engine, LISTED._build(Items(32)), **given)
+    assert reads(engine, plan, "agent_tasks") == ["PRIMARY"]
+    assert set(reads(engine, plan, "task_attempts")) <= {
+        "PRIMARY",
+        "sqlite_autoindex_task_attempts_1",
+    }
+    assert reads(engine, plan, "operations") == ["PRIMARY"]
 
 
 @pytest.mark.parametrize(
