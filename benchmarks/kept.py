@@ -201,7 +201,7 @@ def _running(store: Store, folder: Path, count: int, transport: Transport) -> It
 
 def _bare_kib(port: int, count: int) -> float:
     """Return what a connection costs the client alone, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.idle", "--bare", str(port), str(count)]
+    command = [sys.executable, "-m", "benchmarks.kept", "--bare", str(port), str(count)]
     with cores.starting_on(cores.CONTROL):
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     return float(done.stdout)
