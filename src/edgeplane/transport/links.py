@@ -168,8 +168,9 @@ class Link:
         self.exchange = request.exchange
         if request.again:
             self._send_again()
+        until = self.since + self.wait  # as its agent was told; another is assigned with each reply
         self.let_go()
-        self.held, self.held_until = held, self.since + self.wait
+        self.held, self.held_until = held, until
         self._flush()
         if not self._greeted:
             self.let_go()

@@ -140,6 +140,16 @@ async def test_a_newer_exchange_frees_the_older(place, agent):
     assert (await delivery).status == "success", "what comes late is heard all the same"
 
 
+async def test_an_exchange_is_held_as_long_as_its_agent_was_told(place, agent):
+    """Not as long as the reply to an older one says, which that agent may not have yet."""
+    agent.hold()
+    link = await place.linked()
+    link.wait = 5.0
+    agent.hold()
+    await place.linked(3)
+    assert link.held_until <= asyncio.get_running_loop().time() + 5.0
+
+
 async def test_a_lost_reply_is_sent_again(place, agent):
     """The agent says that a reply was lost; all that is waited for comes again."""
     first = agent.hold()
