@@ -34,6 +34,7 @@ class Arrival:
     bearer: bytes = b""
     parts: list[bytes] = field(default_factory=list)
     size: int = 0  #: of the body; beyond the bound, it was not kept
+    kept: bool = True  #: its body is worth keeping
     last: bool = False  #: nothing follows on its connection
 
 
@@ -61,6 +62,11 @@ class Incoming(asyncio.Protocol):
     def take(self, arrival: Arrival) -> None:
         """See to it that ``answer`` is called for this request, now or later."""
         raise NotImplementedError
+
+    def wants(self, arrival: Arrival) -> bool:
+        """Say, once the head of a request is here, whether its body is worth keeping."""
+        del arrival
+        return True
 
     def answer(self, status: int, body: bytes, extra: bytes = b"") -> None:
         """Answer the request that was taken; ``extra`` are whole lines of the answer's head."""
@@ -155,6 +161,7 @@ class Incoming(asyncio.Protocol):
         if self._arrival.size > SKIPPED_BYTES:
             raise _StopError
         self._arrival.size = 0
+        self._arrival.kept = self.wants(self._arrival)
 
     def on_body(self, body: bytes) -> None:
         """Keep what may be kept; of the rest only that it was there."""
@@ -163,7 +170,7 @@ class Incoming(asyncio.Protocol):
         self._arrival.size += len(body)
         if self._arrival.size > SKIPPED_BYTES:
             raise _StopError
-        if self._arrival.size > MAX_BODY_BYTES:
+        if self._arrival.size > MAX_BODY_BYTES or not self._arrival.kept:
             self._arrival.parts.clear()
         else:
             self._arrival.parts.append(body)

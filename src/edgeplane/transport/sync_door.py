@@ -133,6 +133,10 @@ class SyncConnection(Incoming):
         if link is not None:
             link.lost(self)
 
+    def wants(self, arrival: Arrival) -> bool:
+        """Keep nothing of what a stranger sends."""
+        return self._knows_the_token(arrival)
+
     def take(self, arrival: Arrival) -> None:
         """Hear an exchange."""
         try:
@@ -146,12 +150,15 @@ class SyncConnection(Incoming):
             raise NotFound("path: nothing is here but the sync of agents")
         if arrival.method != b"POST":
             raise WrongMethod(f"method: {SYNC_PATH} takes POST")
-        scheme, _, shown = arrival.bearer.partition(b" ")
-        right = hmac.compare_digest(shown.strip(), self._door.bearer)
-        if scheme.lower() != b"bearer" or not right:
+        if not self._knows_the_token(arrival):
             raise Unauthenticated("unauthorized: AGENT_TOKEN is not the control plane's")
         if arrival.size > MAX_BODY_BYTES:
             raise TooLarge(f"body: at most {MAX_BODY_BYTES} bytes are allowed")
+
+    def _knows_the_token(self, arrival: Arrival) -> bool:
+        scheme, _, shown = arrival.bearer.partition(b" ")
+        right = hmac.compare_digest(shown.strip(), self._door.bearer)
+        return right and scheme.lower() == b"bearer"
 
     def _hear(self, request: SyncRequest) -> None:
         self._door.exchanges += 1

@@ -347,6 +347,27 @@ async def test_misuse(place, agent, given, status, words):
     assert [link.session for link in place.links] == ["session-1"]
 
 
+async def test_nothing_is_kept_of_what_a_stranger_sends(place):
+    """Its body is passed over as it comes, however many strangers there are."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+    lines = (
+        b"POST /agent/v1/sync HTTP/1.1",
+        b"Authorization: Bearer x",
+        b"Content-Length: 1000001",
+    )
+    head = b"\r\n".join(lines) + b"\r\n\r\n"
+    writer.write(head + b" " * 1_000_000)
+    await writer.drain()
+    (connection,) = place.door.connections
+    async with asyncio.timeout(PATIENCE):
+        while connection._arrival is None or connection._arrival.size < 1_000_000:
+            await asyncio.sleep(0.001)
+    assert connection._arrival.parts == []
+    writer.write(b" ")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
+    writer.close()
+
+
 async def test_large_payloads_go_one_by_one(place, agent):
     """A reply is bounded; what does not fit goes with the next."""
     big = Raw(b'{"x":"' + b"a" * (700 << 10) + b'"}')
