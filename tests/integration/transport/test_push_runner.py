@@ -95,7 +95,9 @@ async def test_further_addresses_are_tried_in_order_while_none_is_reached():
     transport = Addresses(ip1=away, ip9=away, ip5=DONE, ip7=DONE)
     delivery = a_delivery("192.0.2.9", "-192.0.2.2", "192.0.2.5", "192.0.2.7")
     report = await deliver(transport, delivery)
-    assert report == Report(outcome=Outcome.SUCCEEDED, message="done", address="192.0.2.5:9090")
+    assert report == Report(
+        outcome=Outcome.SUCCEEDED, message="done", address="192.0.2.5:9090", answered=True
+    )
     assert [address.ip for address in transport.tried] == ["192.0.2.1", "192.0.2.9", "192.0.2.5"]
     assert {address.port for address in transport.tried} == {9090}
 
@@ -123,14 +125,14 @@ async def test_an_agent_that_was_reached_is_the_only_one_asked(ending):
 @pytest.mark.parametrize(
     ("ending", "report"),
     [
-        (DONE, Report(outcome=Outcome.SUCCEEDED, message="done")),
+        (DONE, Report(outcome=Outcome.SUCCEEDED, message="done", answered=True)),
         (
             ExecuteReply(request_id="r-1", status="failed", message="nginx -t: emerg"),
-            Report(outcome=Outcome.FAILED, message="nginx -t: emerg"),
+            Report(outcome=Outcome.FAILED, message="nginx -t: emerg", answered=True),
         ),
         (
             ExecuteReply(request_id="r-1", status="failed", message="no", output="[emerg]"),
-            Report(outcome=Outcome.FAILED, message="no", output="[emerg]"),
+            Report(outcome=Outcome.FAILED, message="no", output="[emerg]", answered=True),
         ),
         (Unanswered("late"), Report(outcome=Outcome.UNANSWERED, message="late")),
         (Busy("full", 7.0), Report(outcome=Outcome.BUSY, message="full", retry_after=7.0)),
@@ -146,6 +148,16 @@ async def test_each_ending_is_an_outcome_of_its_own(ending, report):
     """Failed, refused, busy, unanswered and unreachable stay apart; the words go with them."""
     found = await deliver(Addresses(ip1=ending), a_delivery())
     assert found == replace(report, address="192.0.2.1:9090")
+
+
+async def test_what_an_ending_shows_of_the_agent_is_kept():
+    """Whether a healthy one answered, and why not."""
+    known, foreign = Refused("an unknown type"), Refused("status 404")
+    known.answered = True
+    foreign.fault = "no agent"
+    for ending in (known, foreign):
+        report = await deliver(Addresses(ip1=ending), a_delivery())
+        assert (report.answered, report.fault) == (ending.answered, ending.fault)
 
 
 async def test_a_node_with_no_way_there_tells_of_each_address():
