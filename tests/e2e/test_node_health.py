@@ -2,10 +2,16 @@
 
 import json
 import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 
 import pytest
 
+from kit.ports import free_port
 from kit.processes import Agent, ControlPlane
 from kit.waiting import until
 
@@ -90,16 +96,21 @@ def test_an_agent_with_another_token_is_not_online(control, tmp_path):
         other.kill()
 
 
-class Foreign(BaseHTTPRequestHandler):
-    """A server of somebody else's."""
+class Answering(BaseHTTPRequestHandler):
+    """Answers every request alike, and notes when which address was asked."""
+
+    protocol_version = "HTTP/1.1"
+    status, body = 404, json.dumps({"error": "not found"}).encode()
+    asked: "defaultdict[str, list[float]]"
 
     def do_GET(self):
-        """Answer like many do."""
-        body = json.dumps({"error": "not found"}).encode()
-        self.send_response(404)
-        self.send_header("Content-Length", str(len(body)))
+        """Answer."""
+        self.asked[self.connection.getsockname()[0]].append(time.monotonic())
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(self.body)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(self.body)
 
     do_POST = do_GET  # noqa: N815 (the name the server looks for)
 
@@ -107,22 +118,53 @@ class Foreign(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def test_another_server_on_the_port_is_not_online_and_maintenance_is_kept(control):
-    """Neither by a probe nor by what a delivery shows."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Foreign)
+@contextmanager
+def answering(**told) -> Iterator[tuple[int, dict[str, list[float]]]]:
+    """Serve on every address of this machine; hand out the port, and when each was asked."""
+    asked: defaultdict[str, list[float]] = defaultdict(list)
+    server = ThreadingHTTPServer(
+        ("0.0.0.0", 0), type("_Handler", (Answering,), {"asked": asked, **told})
+    )
+    server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        node_id = control.add_node(server.server_address[1])
-        words = "what answers is no Edgeplane agent: status 404"
+        yield server.server_address[1], asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_another_server_on_the_port_is_not_online_and_maintenance_is_kept(control):
+    """Neither by a probe nor by what a delivery shows."""
+    words = "what answers is no Edgeplane agent: status 404"
+    with answering() as (port, _):
+        node_id = control.add_node(port)
         wait_for_error(control, node_id, words)
         task = control.data("POST", "/agent-tasks/create", {"nodeId": node_id, "type": "reload"})
         control.wait_for_task(task["id"], "failed")
         node = wait_for(control, node_id, "offline")
         assert (node["lastSeenAt"], node["lastHealthError"]) == (None, words)
-        resting = {"id": node_id, "status": "maintenance"}
-        control.data("POST", "/nodes/update", resting)
-    finally:
-        server.shutdown()
-        server.server_close()
+        control.data("POST", "/nodes/update", {"id": node_id, "status": "maintenance"})
+        control.data("POST", "/nodes/update", {"id": node_id, "agentPort": free_port()})
     node = wait_for_error(control, node_id, "connection refused")
     assert node["status"] == "maintenance"
+
+
+def test_two_replicas_ask_a_node_once_an_interval(tmp_path, mysql_dsn):
+    """They share a MariaDB: a listener sees each node asked as by one of them."""
+    settings = {"MYSQL_DSN": mysql_dsn, "EDGEPLANE_PROBE_SECONDS": "4"}
+    well = {"code": 0, "message": "success", "data": {"version": "1.0"}}
+    replicas = [ControlPlane(tmp_path / f"control-{number}", settings) for number in range(2)]
+    ips = [f"127.0.0.{number}" for number in range(2, 14)]
+    with answering(status=200, body=json.dumps(well).encode()) as (port, asked):
+        try:
+            first, _ = [plane.up() for plane in replicas]
+            ids = [first.add_node(port, ip, ip) for ip in ips]
+            until(lambda: min(len(asked[ip]) for ip in ips) >= 4, 60, "each is asked four times")
+            assert {first.data("GET", f"/nodes/{node}")["status"] for node in ids} == {"online"}
+        finally:
+            for plane in replicas:
+                plane.kill()
+    # At least 3.2 s lie between two claims; a probe may be held up on its way.
+    gaps = [later - sooner for ip in ips for sooner, later in pairwise(asked[ip])]
+    assert min(gaps) > 1.0, sorted(gaps)[:5]

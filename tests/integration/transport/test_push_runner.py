@@ -165,6 +165,16 @@ async def test_each_ending_is_an_outcome_of_its_own(ending, report):
     assert found == replace(report, address="192.0.2.1:9090")
 
 
+async def test_what_an_ending_shows_of_the_agent_is_kept():
+    """Whether a healthy one answered, and why not."""
+    known, foreign = Refused("an unknown type"), Refused("status 404")
+    known.answered = True
+    foreign.fault = "no agent"
+    for ending in (known, foreign):
+        report = await deliver(Addresses(ip1=ending), a_delivery())
+        assert (report.answered, report.fault) == (ending.answered, ending.fault)
+
+
 async def test_a_node_with_no_way_there_tells_of_each_address():
     """All failures are in the one report, in the order they were tried."""
     transport = Addresses(ip1=Unreachable("first"), ip2=Unreachable("second"))
