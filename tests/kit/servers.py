@@ -28,6 +28,8 @@ class MariaDB:
         self._socket = folder / "s.sock"
         self._data = folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
+        # A server that starts removes all temporary tables it finds: not those of another.
+        self._environ = {**os.environ, "TMPDIR": str(folder / "tmp")}
         self._run_as = ["--user=mysql"] if os.geteuid() == 0 else []
         self._prepare()
 
@@ -73,6 +75,7 @@ class MariaDB:
                 "--innodb-buffer-pool-size=256M",
                 "--innodb-flush-log-at-trx-commit=1",
             ],
+            env=self._environ,
             stdout=log,
             stderr=log,
         )
@@ -100,9 +103,12 @@ class MariaDB:
             f"IDENTIFIED BY '{_MYSQL_PASSWORD}';\n"
             f"GRANT ALL ON *.* TO {_MYSQL_USER}@'%';\n"
         )
+        drafts = Path(self._environ["TMPDIR"])
+        drafts.mkdir(exist_ok=True)
         if self._run_as:
             self.folder.chmod(0o755)
             shutil.chown(self.folder, "mysql")
+            shutil.chown(drafts, "mysql")
         done = subprocess.run(
             [
                 _program("mariadb-install-db"),
@@ -113,6 +119,7 @@ class MariaDB:
                 "--skip-test-db",
             ],
             check=False,
+            env=self._environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
