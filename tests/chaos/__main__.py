@@ -1,6 +1,7 @@
 """``python -m chaos``: schedules without end, or one again. ``make chaos`` calls it."""
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -15,7 +16,11 @@ _MOST = 10**9
 
 
 def main() -> int:
-    """Play until the time is over; return 1 if any schedule failed."""
+    """Play until the time is over; return 1 if any schedule failed.
+
+    Stopped by a signal, it lets the schedules that are under way end, and removes its servers.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     asked = _asked()
     folder = Path(tempfile.mkdtemp(prefix="edgeplane-chaos-"))
     folder.chmod(0o755)  # MariaDB's own user goes in and out
@@ -56,4 +61,7 @@ def _fresh(end: float) -> Iterator[int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -155,12 +155,16 @@ def _acts(random: Random, nodes: int, seconds: float) -> Iterator[Act]:
         if random.random() < (0.7 if fails else 0.2):
             yield Act(at + random.expovariate(2), "retry", number)
     for number in range(random.choice((0, 0, 1, 1, 2, 3))):
-        yield from _operation(random, number, nodes, seconds)
+        yield from _operation(random, number, nodes, few, seconds)
 
 
-def _operation(random: Random, number: int, nodes: int, seconds: float) -> Iterator[Act]:
+def _operation(
+    random: Random, number: int, nodes: int, busy: tuple[int, ...], seconds: float
+) -> Iterator[Act]:
+    """Draw an operation, as a rule on nodes that have other work too, and what befalls it."""
     at = random.uniform(0, seconds)
-    target = tuple(sorted(random.sample(range(nodes), random.randint(1, nodes))))
+    some = random.sample(range(nodes), random.randint(1, nodes))
+    target = tuple(sorted({*some, *(busy if random.random() < 0.6 else ())}))
     yield Act(
         at,
         "operate",
@@ -172,11 +176,11 @@ def _operation(random: Random, number: int, nodes: int, seconds: float) -> Itera
         max_failures=random.choice((None, None, 1, 2)),
     )
     for _ in range(random.choice((0, 0, 1, 2))):
-        paused = at + random.expovariate(6)
+        paused = at + random.expovariate(random.choice((5, 50)))
         yield Act(paused, "pause", number)
-        yield Act(paused + random.expovariate(4), "resume", number)
+        yield Act(paused + random.expovariate(random.choice((1.5, 6))), "resume", number)
     if random.random() < 0.3:
-        yield Act(at + random.expovariate(4), "stop", number)
+        yield Act(at + random.expovariate(random.choice((4, 40))), "stop", number)
     if random.random() < 0.3:
         yield Act(at + random.expovariate(2), "retry_failed", number)
 

@@ -3,6 +3,7 @@
 import http.client
 import re
 import signal
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from edgeplane.store.database import make_engine
 from edgeplane.store.urls import sqlite_url
 from edgeplane.store.workers import Tx
 from kit import factories
+from kit.history import Retried
 from kit.ports import free_port
 from kit.processes import Agent, ControlPlane
 from kit.tables import Tables
@@ -304,6 +306,7 @@ def _fail_and_retry(stage, control, agent):
     failed = control.wait_for_task(task_id, "failed")
     assert failed["nextRetryAt"] is None
     obstacle.rmdir()
+    stage.history.add(Retried(at=time.monotonic(), request_id=first.request_id))
     with pytest.raises(OSError, match=r"closed|reset"):
         control.call("POST", "/agent-tasks/retry", {"id": task_id})
 

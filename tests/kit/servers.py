@@ -30,6 +30,8 @@ class MariaDB:
         self._socket = folder / "s.sock"
         self._data = folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
+        # A server that starts removes all temporary tables it finds: not those of another.
+        self._environ = {**os.environ, "TMPDIR": str(folder / "tmp")}
         self._run_as = ["--user=mysql"] if os.geteuid() == 0 else []
         self._prepare()
 
@@ -76,6 +78,7 @@ class MariaDB:
                 "--innodb-flush-log-at-trx-commit=1",
                 *self._options,
             ],
+            env=self._environ,
             stdout=log,
             stderr=log,
         )
@@ -103,9 +106,12 @@ class MariaDB:
             f"IDENTIFIED BY '{_MYSQL_PASSWORD}';\n"
             f"GRANT ALL ON *.* TO {_MYSQL_USER}@'%';\n"
         )
+        drafts = Path(self._environ["TMPDIR"])
+        drafts.mkdir(exist_ok=True)
         if self._run_as:
             self.folder.chmod(0o755)
             shutil.chown(self.folder, "mysql")
+            shutil.chown(drafts, "mysql")
         done = subprocess.run(
             [
                 _program("mariadb-install-db"),
@@ -116,6 +122,7 @@ class MariaDB:
                 "--skip-test-db",
             ],
             check=False,
+            env=self._environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
