@@ -69,13 +69,17 @@ else
 	@cd tests && ../$(BIN)/python -m chaos $(if $(SECONDS),--seconds $(SECONDS),--hours $(HOURS))
 endif
 
-bench: $(STAMP) ## throughput and latency beside their floors, and a fleet, on SQLite and MariaDB
+bench: $(STAMP) ## all that is measured, on SQLite and MariaDB: about half an hour
 	@scripts/servers
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.fleet
+	$(BIN)/python -m benchmarks.idle
+	$(BIN)/python -m benchmarks.store_rates
+	$(BIN)/python -m benchmarks.lists
+	$(BIN)/python -m benchmarks.peers
 
 docs: $(STAMP) ## write the generated pages anew
 	$(BIN)/python scripts/generate_docs.py
 
 clean: ## remove what the targets made, but not .state
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-peers .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -45,7 +45,7 @@ Ask = Callable[[PageRequest], Look]
 Draw = Callable[[random.Random, History], Ask]
 
 _WARM = 5  #: looks ahead of each figure: statements are compiled once
-_WORST_FREE_BYTES_A_ROW = 3_000
+_WORST_FREE_BYTES_A_ROW = 1_500
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,8 +86,26 @@ def start_agent(agent: Agent) -> float:
 
 def cpu_seconds(process: Process) -> float:
     """Return how much CPU time a process has had."""
-    after_name = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    after_name = _stat(process.pid)
     return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def family_cpu_seconds(process: Process) -> float:
+    """Return how much CPU time a process and all that came of it have had, living or dead."""
+    stats = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended meanwhile
+            stats[int(place.name)] = _stat(int(place.name))
+    family = {process.pid}
+    while more := {pid for pid, stat in stats.items() if int(stat[1]) in family} - family:
+        family |= more
+    ticks = sum(sum(map(int, stats[pid][11:15])) for pid in family if pid in stats)
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the words of a process's line after its name, from its state on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def rss_mib(process: Process) -> float:

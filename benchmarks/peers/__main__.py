@@ -22,7 +22,7 @@ from typing import Any
 # The servers and processes are those of the tests' kit.
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-from benchmarks import cores
+from benchmarks import cores, stage
 from benchmarks.figures import percentile, spread
 from benchmarks.peers.environment import program
 from benchmarks.peers.stacks import AGENTS, OURS, STACKS, Place, Stack
@@ -84,14 +84,16 @@ def _measure(stack: Stack, place: Place, asked: argparse.Namespace) -> dict[str,
     ):
         loader.burst(_WARM)
         watch.wait_until(_WARM)
-        began = time.monotonic()
+        cpu, began = stage.family_cpu_seconds(loader.process), time.monotonic()
         with _beside(loader.burst, count):
             took = watch.wait_until(_WARM + count) - began
+        cpu = stage.family_cpu_seconds(loader.process) - cpu
         tasks: Asked = Asked()
         with _beside(loader.paced, asked.rate, asked.rate * asked.seconds, tasks):
             waits = watch.follow(tasks)
     return {
         _RATE: count / took,
+        "cpu_us": 1e6 * cpu / count,
         "p50_ms": percentile(waits, 50),
         "p99_ms": percentile(waits, 99),
     }
@@ -110,21 +112,22 @@ def _beside(ask: Callable[..., None], *given: Any) -> Iterator[None]:
 
 def _report(found: dict[str, _Figures]) -> str:
     """Show all, and how often faster ours was, round by round."""
-    lines = [f"  {'':<30}{'tasks/s':>22}{'p50, ms':>20}{'p99, ms':>22}{'ours by it':>20}"]
+    heads = ("tasks/s", "CPU a task, us", "p50, ms", "p99, ms", "ours by it")
+    lines = [f"  {'':<30}{''.join(f'{head:>22}' for head in heads)}"]
     for title, figures in found.items():
         rates = zip(found[OURS][_RATE], figures[_RATE], strict=True)
         times = spread([ours / theirs for ours, theirs in rates], 1)
-        lines.append(f"  {_line(title, found)}{times:>20}")
+        lines.append(f"  {_line(title, found)}{times:>22}")
     return "\n".join(lines)
 
 
 def _line(title: str, found: dict[str, _Figures], *, last: bool = False) -> str:
     cut = slice(-1, None) if last else slice(None)
-    rate, p50, p99 = (
+    rate, cpu, p50, p99 = (
         spread(found[title][name][cut], digits)
-        for name, digits in ((_RATE, 0), ("p50_ms", 1), ("p99_ms", 1))
+        for name, digits in ((_RATE, 0), ("cpu_us", 0), ("p50_ms", 1), ("p99_ms", 1))
     )
-    return f"{title:<30}{rate:>22}{p50:>20}{p99:>22}"
+    return f"{title:<30}{rate:>22}{cpu:>22}{p50:>22}{p99:>22}"
 
 
 def _arguments() -> argparse.Namespace:

@@ -43,6 +43,8 @@ class Place:
 class Loader(Protocol):
     """Asks a running stack for work."""
 
+    process: Process  #: the stack's own, with its children
+
     def burst(self, count: int) -> None:
         """Ask for so many tasks as fast as that goes."""
         ...
@@ -65,7 +67,8 @@ class Stack:
 class _Rest:
     """Creates over kept-alive connections."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, process: Process, door: Door) -> None:
+        self.process = process
         self._door = door
 
     def burst(self, count: int) -> None:
@@ -110,8 +113,9 @@ class _Rest:
 class _Producer:
     """A process that enqueues as it is told."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self._process = process
+    def __init__(self, worker: Process, producer: "subprocess.Popen[str]") -> None:
+        self.process = worker
+        self._producer = producer
 
     def burst(self, count: int) -> None:
         for _ in self._told(f"burst {count}"):
@@ -125,7 +129,7 @@ class _Producer:
             asked.put(None)
 
     def _told(self, order: str) -> Iterator[tuple[str, float]]:
-        into, out = self._process.stdin, self._process.stdout
+        into, out = self._producer.stdin, self._producer.stdout
         assert into is not None
         assert out is not None
         into.write(f"{order}\n")
@@ -148,7 +152,7 @@ def _edgeplane(place: Place, database: str) -> Iterator[Loader]:
     try:
         with cores.starting_on(cores.CONTROL):
             control.up()
-        yield _Rest(Door(control.port, control.token, ids))
+        yield _Rest(control, Door(control.port, control.token, ids))
     finally:
         control.kill()
 
@@ -166,7 +170,7 @@ def _typical(place: Place, database: str) -> Iterator[Loader]:
             server.start()
         server.wait_for("Uvicorn running on")
         token = jwt.encode({"sub": "admin", "exp": time.time() + 3600}, JWT_SECRET, "HS256")
-        yield _Rest(Door(port, token, list(range(1, AGENTS + 1))))
+        yield _Rest(server, Door(port, token, list(range(1, AGENTS + 1))))
     finally:
         server.kill()
 
@@ -197,7 +201,7 @@ def _queue(place: Place, database: str, *, kind: str, job: str) -> Iterator[Load
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        yield _Producer(producer)
+        yield _Producer(worker, producer)
     finally:
         if producer is not None:
             producer.kill()

@@ -23,6 +23,8 @@ from edgeplane.store.workers import Tx
 
 #: A list leaves out payloads above this many bytes; the task itself always has its own.
 LISTED_PAYLOAD_BYTES = 16 << 10
+#: From so many rows down, a page by number looks first how far it reaches.
+DEEP = 500
 
 _T = agent_tasks.c
 #: Where most rows are comes first: what is found there spares looking further elsewhere.
@@ -182,7 +184,7 @@ def _ids(
     values = {**values, "depth": depth, "most": asked.size + 1, "skip": asked.offset}
     if asked.before is not None:
         rows = found.older.rows(tx, {**values, "before": asked.before})
-    elif many and asked.offset and len(found.reach) > 1:
+    elif many and asked.offset >= DEEP and len(found.reach) > 1:
         floor = _floor(tx, found, values, depth)
         rows = found.above.rows(tx, {**values, "floor": floor})
     else:

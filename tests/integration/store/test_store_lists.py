@@ -18,7 +18,7 @@ from edgeplane.store.task_lists import TaskFilter
 from kit.factories import add_nodes, add_tasks, new_task, stored
 
 
-def store_random(tx, number=180):
+def store_random(tx, number=180, weights=(1, 1, 1, 1, 1, 1)):
     """Store tasks of every kind and status over three nodes; return them as stored."""
     random = Random(7)
     node_ids = add_nodes(tx, 3)
@@ -30,7 +30,7 @@ def store_random(tx, number=180):
         ],
     )
     for task in made:
-        status = random.choice(list(TaskStatus))
+        (status,) = random.choices(list(TaskStatus), weights)
         query = update(agent_tasks).where(agent_tasks.c.id == task.id)
         tx.conn.execute(query.values(status=status.value))
     return [stored(tx, task.id) for task in sorted(made, key=lambda task: task.id)]
@@ -82,11 +82,16 @@ async def test_every_filter_shows_what_fits_newest_first(database, size):
         assert all(len(page.items) == size for page in pages[:-1])
 
 
+SPREADS = [(1, 1, 1, 1, 1, 1), (1, 0, 40, 2, 1, 0), (0, 0, 1, 0, 0, 0)]
+
+
+@pytest.mark.parametrize("weights", SPREADS, ids=["even", "uneven", "one range"])
 @pytest.mark.parametrize("cap", [10_000, 5])
-async def test_pages_by_number_are_those_by_cursor(database, monkeypatch, cap):
+async def test_pages_by_number_are_those_by_cursor(database, monkeypatch, cap, weights):
     """For all eight combinations, in lists longer than is counted too; past the end is nothing."""
     monkeypatch.setattr(task_lists, "TOTAL_CAP", cap)
-    stored = await database.write(store_random)
+    monkeypatch.setattr(task_lists, "DEEP", 12)
+    stored = await database.write(lambda tx: store_random(tx, weights=weights))
     for wanted in every_filter(stored[0].node_id):
         pages = await follow(database, wanted, 6)
         for number, page in enumerate(pages, 1):
