@@ -29,7 +29,7 @@ from edgeplane.environ import SettingError
 from edgeplane.listening import Server, bind
 from edgeplane.model.errors import DatabaseError
 from edgeplane.model.retry import RetryPolicy
-from edgeplane.observe import crashpoints, logs
+from edgeplane.observe import crashpoints, garbage, logs
 from edgeplane.observe.metrics import Metrics
 from edgeplane.observe.process import ProcessWatch
 from edgeplane.services import users
@@ -82,6 +82,7 @@ def serve(settings: Settings) -> int:
             migrate(settings.database)
         elif problem := check_schema(settings.database):
             raise StartError(problem)
+        garbage.keep_off()
         return uvloop.run(_serve(settings, listening))
 
 
