@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgeplane.model.clock import epoch_millis
 from edgeplane.model.errors import Invalid, Missing, NotAllowed
@@ -69,9 +69,12 @@ class Outcome(StrEnum):
     EXPIRED = "expired"  #: its deadline passed before it could be carried out
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """A row of ``agent_tasks``, and ``result`` from its last attempt."""
+class Task(NamedTuple):
+    """A row of ``agent_tasks``, and ``result`` from its last attempt.
+
+    A tuple, not a frozen dataclass: a task has five forms on its way, and those take ten times as
+    long to make.
+    """
 
     id: int
     node_id: int

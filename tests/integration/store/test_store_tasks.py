@@ -268,8 +268,8 @@ async def test_a_stale_belief_touches_nothing(database, running, stale):
     """Another attempt, another status, no such task: no row is written."""
     report = Report(outcome=Outcome.FAILED, message="late")
     after = lifecycle.settle(running, report, running.updated_at, RetryPolicy(), Random(1))
-    believed = replace(running, **stale)
-    move = (believed, replace(after, id=believed.id))
+    believed = running._replace(**stale)
+    move = (believed, after._replace(id=believed.id))
     assert await database.write(lambda tx: task_moves.write_moved(tx, [move])) == 0
     assert await database.read(lambda tx: stored(tx, running.id)) == running
 
@@ -284,7 +284,7 @@ async def test_only_what_was_as_believed_is_counted(database, node_id):
 
     first, second = await database.write(begin)
     gone = [lifecycle.rescue(task, task.updated_at) for task in (first, second)]
-    moves = [(first, gone[0]), (replace(second, attempts=9), gone[1])]
+    moves = [(first, gone[0]), (second._replace(attempts=9), gone[1])]
     assert await database.write(lambda tx: task_moves.write_moved(tx, moves)) == 1
 
 
