@@ -5,9 +5,10 @@ Building and running a Core statement costs some 200 µs of CPU, of which the da
 dialect and per width of its list, and from then on is text and a tuple of values.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import ClauseElement, bindparam
@@ -17,6 +18,8 @@ from sqlalchemy.sql.elements import BindParameter
 from edgeplane.store.workers import Tx
 
 Values = Mapping[str, Any]
+
+_MOST_ROWS = 64  #: inserted by one statement of SQLite's
 
 
 class Items:
@@ -28,6 +31,13 @@ class Items:
     def named(self, name: str) -> list[BindParameter[Any]]:
         """Return the parameters of one list."""
         return [bindparam(each) for each in _names(name, self.width)]
+
+    def rows(self, columns: Iterable[str]) -> list[dict[str, Any]]:
+        """Return the parameters of so many rows to be inserted."""
+        return [
+            {column: bindparam(f"v_{column}_{number}") for column in columns}
+            for number in range(self.width)
+        ]
 
 
 class Prepared:
@@ -66,9 +76,17 @@ class Prepared:
         return count
 
     def insert_rows(self, tx: Tx, rows: Sequence[Sequence[Any]]) -> None:
-        """Run an insert for rows whose values stand in its own order, as a driver takes them."""
+        """Run an insert for rows whose values stand in its own order, as a driver takes them.
+
+        A statement serves many rows: MariaDB's driver makes one of all, SQLite's would run one for
+        each, and hand the interpreter over to another thread and back for it.
+        """
         cursor = _cursor(tx)
-        cursor.executemany(self._text(tx, 0).sql, rows)
+        if tx.dialect == "sqlite":
+            for part in _parts(rows):
+                cursor.execute(self._text(tx, len(part)).sql, [*chain.from_iterable(part)])
+        else:
+            cursor.executemany(self._text(tx, 1).sql, rows)
         cursor.close()
 
     def _run(self, tx: Tx, values: Values | None, lists: Mapping[str, Sequence[Any]]) -> Any:
@@ -145,6 +163,15 @@ def _names(name: str, width: int) -> tuple[str, ...]:
 
 def _cursor(tx: Tx) -> Any:
     return tx.conn.connection.cursor()
+
+
+def _parts(rows: Sequence[Sequence[Any]]) -> Iterator[Sequence[Sequence[Any]]]:
+    """Cut rows into parts of few different lengths, so that few texts serve them all."""
+    at = 0
+    while left := len(rows) - at:
+        length = min(_MOST_ROWS, 1 << (left.bit_length() - 1))
+        yield rows[at : at + length]
+        at += length
 
 
 def _width(length: int) -> int:

@@ -69,9 +69,10 @@ def _fill(connection):
         operation_steps.add_targets(tx, operation_id, ids)
     connection.execute(update(operations).values(next_at=None))
     rows, taken = [], set()
+    times = dict.fromkeys(("created_at", "updated_at", "deadline_at"), tx.now)
     for _ in range(TASKS):
         asked = new_task(random.choice(ids), kind=random.choice(list(TaskKind)))
-        row = {name[2:]: value for name, value in tasks._new_row(asked, None, tx).items()}
+        row = dict(zip(tasks._NEW, tasks._new_row(asked, None, tx), strict=True)) | times
         status = random.choices(list(TaskStatus), [1, 1, 20, 2, 1, 1])[0]
         of = random.choice(made)
         if random.random() < 0.5 and (of, asked.node_id) not in taken:
