@@ -204,10 +204,18 @@ agent_tasks = Table(
     UniqueConstraint("operation_id", "node_id"),  # a fan-out may be gone over again
     # Two indexes serve every list: a column that is not asked for is walked value by value.
     Index(None, "node_id", "type", "status", "id"),
-    Index(None, "node_id", "lane", "lane_rank", "id"),
     Index(None, "operation_id", "status", "id"),
     sqlite_autoincrement=True,
     **_INNODB,
+)
+
+#: What is open at a node, in the order in which its lanes serve it.
+LANE_INDEX = Index(
+    None,
+    agent_tasks.c.node_id,
+    agent_tasks.c.lane,
+    agent_tasks.c.lane_rank,
+    agent_tasks.c.id,
 )
 
 #: Serves lists of all nodes' tasks, the oldest ages, and the walk of what may be removed.

@@ -170,12 +170,14 @@ def test_a_claim_walks_its_index_in_order(engine, nodes, due):
     assert sorts(plan) == 0
 
 
-def test_open_tasks_of_some_nodes_are_ranges_of_one_index(engine):
-    """One for each node, in the order of the index."""
+@pytest.mark.parametrize("width", [8, 256])
+def test_open_tasks_of_nodes_are_ranges_of_one_index(engine, width):
+    """One for each node, in the order of the index, also where most of the nodes are asked for."""
     with engine.connect() as connection:
-        ids = list(connection.scalars(select(node_mailboxes.c.node_id).limit(8)))
+        query = select(node_mailboxes.c.node_id).order_by(node_mailboxes.c.node_id).limit(width)
+        ids = list(connection.scalars(query))
     given = {f"nodes_{number}": node_id for number, node_id in enumerate(ids)}
-    plan = explain(engine, open_tasks.PLAIN._build(Items(8)), **given)
+    plan = explain(engine, open_tasks.PLAIN._build(Items(width)), **given)
     assert reads(engine, plan, "agent_tasks") == ["ix_agent_tasks_node_id_lane_lane_rank_id"]
     assert sorts(plan) == 0
 
