@@ -120,8 +120,7 @@ class Task(NamedTuple):
         return rank_of(self.kind, self.priority, self.created_at)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewTask:
+class NewTask(NamedTuple):
     """A task as asked for, before it has an id."""
 
     node_id: int
@@ -152,8 +151,7 @@ class Report:
     stale: bool = False  #: the agent follows a newer owner of its node
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One delivery of a task, from its beginning to what became of it.
 
     One that is out has no end, outcome and message yet; ``replica`` is who sent it, where known.

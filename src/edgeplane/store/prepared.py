@@ -19,6 +19,7 @@ from edgeplane.store.workers import Tx
 
 Values = Mapping[str, Any]
 
+_NO_LISTS: Mapping[str, list[Any]] = {}
 _MOST_ROWS = 64  #: inserted by one statement of SQLite's
 
 
@@ -27,10 +28,12 @@ class Items:
 
     def __init__(self, width: int) -> None:
         self.width = width
+        self.lists: set[str] = set()  #: their names
 
     def named(self, name: str) -> list[BindParameter[Any]]:
-        """Return the parameters of one list."""
-        return [bindparam(each) for each in _names(name, self.width)]
+        """Return the parameters of one list; they stand together in the statement."""
+        self.lists.add(name)
+        return [bindparam(f"{name}_{number}") for number in range(self.width)]
 
     def rows(self, columns: Iterable[str]) -> list[dict[str, Any]]:
         """Return the parameters of so many rows to be inserted."""
@@ -92,39 +95,49 @@ class Prepared:
     def _run(self, tx: Tx, values: Values | None, lists: Mapping[str, Sequence[Any]]) -> Any:
         width = _width(max(map(len, lists.values()), default=0))
         text = self._text(tx, width)
-        given: dict[str, Any] = dict(values or {})
-        for name, items in lists.items():
-            padded = [*items, *[*items[-1:]] * (width - len(items))]
-            given.update(zip(_names(name, width), padded, strict=True))
+        padded = {
+            name: [*items, *[*items[-1:]] * (width - len(items))] for name, items in lists.items()
+        }
         cursor = _cursor(tx)
-        cursor.execute(text.sql, text.arrange(given))
+        cursor.execute(text.sql, text.arrange(values or {}, padded))
         return cursor
 
     def _text(self, tx: Tx, width: int) -> "_Text":
         key = (tx.dialect, width)
         text = self._compiled.get(key)
         if text is None:
-            compiled = self._build(Items(width)).compile(dialect=tx.conn.dialect)
+            items = Items(width)
+            compiled = self._build(items).compile(dialect=tx.conn.dialect)
             assert isinstance(compiled, SQLCompiler)
-            text = self._compiled[key] = _Text(compiled)
+            text = self._compiled[key] = _Text(compiled, items)
         return text
 
 
 class _Text:
     """A compiled statement: its text, and in what order the driver wants the values."""
 
-    def __init__(self, compiled: SQLCompiler) -> None:
+    def __init__(self, compiled: SQLCompiler, items: Items) -> None:
         assert compiled.positiontup is not None  # both drivers take values by position
         self.sql = compiled.string
         self._constants = {name: bind.value for name, bind in compiled.binds.items()}
-        self._order = tuple(compiled.positiontup)
+        self._order = tuple(_with_lists_as_one(compiled.positiontup, items))
 
-    def arrange(self, values: Values) -> tuple[Any, ...]:
+    def arrange(self, values: Values, lists: Mapping[str, list[Any]] = _NO_LISTS) -> list[Any]:
         """Put values in the statement's order, each as a driver takes it."""
-        constants = self._constants
-        return tuple(
-            [_plain(values[name] if name in values else constants[name]) for name in self._order]
-        )
+        arranged: list[Any] = []
+        for name in self._order:
+            if name in lists:
+                arranged += lists[name]
+            else:
+                arranged.append(_plain(values[name] if name in values else self._constants[name]))
+        return arranged
+
+
+def _with_lists_as_one(names: Iterable[str], items: Items) -> Iterator[str]:
+    """Name a list once, where its first parameter stands: the others follow it."""
+    first = {f"{name}_0": name for name in items.lists}
+    others = {f"{name}_{number}" for name in items.lists for number in range(1, items.width)}
+    return (first.get(name, name) for name in names if name not in others)
 
 
 def written(value: datetime) -> str:
@@ -154,11 +167,6 @@ def _read_time(value: datetime | str) -> datetime:
 @lru_cache(maxsize=4096)
 def _write_time(value: datetime) -> str:
     return value.isoformat(" ", "milliseconds")[:23]
-
-
-@lru_cache(maxsize=256)
-def _names(name: str, width: int) -> tuple[str, ...]:
-    return tuple(f"{name}_{number}" for number in range(width))
 
 
 def _cursor(tx: Tx) -> Any:

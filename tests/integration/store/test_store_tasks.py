@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from dataclasses import replace
 from datetime import UTC, timedelta
 from functools import partial
 from random import Random
@@ -126,7 +125,7 @@ async def test_the_same_id_for_anything_else_is_refused(database, node_id, diffe
     (other,) = await database.write(lambda tx: add_nodes(tx, 1))
     if "node_id" in difference:
         difference = {"node_id": other}
-    asked = [given_id(node_id), replace(given_id(node_id), **difference)]
+    asked = [given_id(node_id), given_id(node_id)._replace(**difference)]
     if "payload" in difference:
         asked[1] = given_id(node_id, **difference)
     if together:
