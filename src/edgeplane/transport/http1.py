@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
         self._max_body = max_body
         self._transport: asyncio.Transport | None = None
         self._reading: _Reading | None = None
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser = _NO_PARSER
         self.idle_since = 0.0  #: monotonic: when its last answer was in
 
     @property
@@ -190,7 +190,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
 
-#: Of a connection that has ended.
+#: Of a connection that has sent nothing, or has ended.
 _NO_PARSER = httptools.HttpResponseParser(None)
 
 
