@@ -32,7 +32,7 @@ from edgeplane.http1.bounds import Bounds
 from edgeplane.listening import Server, bind, within_files
 from edgeplane.model.errors import DatabaseError
 from edgeplane.model.retry import RetryPolicy
-from edgeplane.observe import crashpoints, logs
+from edgeplane.observe import crashpoints, garbage, logs
 from edgeplane.observe.metrics import Metrics
 from edgeplane.observe.process import ProcessWatch
 from edgeplane.services import users
@@ -89,6 +89,7 @@ def serve(settings: Settings) -> int:
             migrate(settings.database)
         elif problem := check_schema(settings.database):
             raise StartError(problem)
+        garbage.keep_off()
         return uvloop.run(_serve(settings, *sockets))
 
 

@@ -75,6 +75,9 @@ class Advance:
         seen: Reach | None,
     ) -> None:
         """Rescue, expire and begin at one node, and say when to look again."""
+        if not queue.tasks and not queue.partial:
+            self._leave(box.node_id, None, hold=False)
+            return
         moved = len(self._moves.tasks)
         waiting = self._rescue(queue.tasks, ours, box.former)
         if seen is not None and seen.probe is not None:
@@ -254,10 +257,10 @@ def _due_with_probe(task: Task, due: datetime) -> Task:
         return task
     if task.outcome is not Outcome.UNREACHABLE and task.next_retry_at >= due:
         return task
-    return task if task.next_retry_at == due else replace(task, next_retry_at=due)
+    return task if task.next_retry_at == due else task._replace(next_retry_at=due)
 
 
 def _due_now(task: Task, now: datetime) -> Task:
     """Let a task that only waited for its unreachable node be due at once."""
     waits = task.status is TaskStatus.FAILED and task.outcome is Outcome.UNREACHABLE
-    return replace(task, next_retry_at=now) if waits else task
+    return task._replace(next_retry_at=now) if waits else task

@@ -29,7 +29,7 @@ def settle(
         if cancelled is None:
             turn.late += 1
             continue
-        before = replace(result.task, cancel_requested=cancelled)
+        before = result.task._replace(cancel_requested=cancelled)
         report = _with_silence(tx, result.report, boxes.get(before.node_id))
         after = lifecycle.settle(before, report, tx.now, rules.policy, rules.random)
         moves.add(before, after)

@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
         self._max_body = max_body
         self._transport: asyncio.Transport | None = None
         self._reading: _Reading | None = None
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser = _NO_PARSER
         self.idle_since = 0.0  #: monotonic: when its last answer was in
 
     @property
@@ -128,8 +128,10 @@ class Connection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever waits."""
+        """Tell whoever waits, and let go: parser and transport hold this connection in turn."""
         self._end("connection reset" if exc else "connection closed before an answer")
+        self._transport = None
+        self._parser = _NO_PARSER
 
     # httptools' side
 
@@ -186,6 +188,10 @@ class Connection(asyncio.Protocol):
                 reading.future.set_exception(ConnectionEnded(why, answered=reading.started))
         if self._transport is not None:
             self._transport.abort()
+
+
+#: Of a connection that has sent nothing, or has ended.
+_NO_PARSER = httptools.HttpResponseParser(None)
 
 
 def _time_out(future: "asyncio.Future[Answer]") -> None:

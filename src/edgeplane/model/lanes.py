@@ -48,9 +48,9 @@ def plan(tasks: Sequence[Task], conditions: Conditions) -> Plan:
     running = [task for task in tasks if task.status is TaskStatus.RUNNING]
     waiting = [task for task in tasks if task.status is not TaskStatus.RUNNING]
     expired = tuple(task for task in waiting if task.deadline_at <= now)
-    superseded = _superseded([task for task in waiting if task.deadline_at > now])
-    over = {task.id for task in expired} | {old.id for old, _ in superseded}
-    open_ones = [task for task in waiting if task.id not in over]
+    alive = [task for task in waiting if task.deadline_at > now] if expired else waiting
+    superseded = _superseded(alive)
+    open_ones = _without(alive, [old for old, _ in superseded])
     free = _free(open_ones, conditions.held)
     if conditions.paused:
         begin: tuple[Task, ...] = ()
@@ -58,20 +58,38 @@ def plan(tasks: Sequence[Task], conditions: Conditions) -> Plan:
         begin = _probe(free, running, now)
     else:
         begin = _in_order(free, running, conditions)
-    begun = {task.id for task in begin}
-    left = [task for task in open_ones if task.id not in begun]
-    dues = [task.deadline_at for task in left]
-    out = [*running, *begin]
-    if _has_room(out, begin, conditions):
-        full = _purges(out) >= MOST_PURGES_OUT
-        heads = _heads([task for task in free if task.id not in begun], out)
-        dues += [_due(task) for task in heads if not (full and lane_of(task.kind) is Lane.PURGE)]
+    left = _without(open_ones, begin)
+    later = _next_due(left, _without(free, begin), running, begin, conditions) if left else None
     return Plan(
         begin=begin,
         expire=expired,
         supersede=superseded,
-        next_due=min(dues, default=None),
+        next_due=later,
     )
+
+
+def _next_due(
+    left: Sequence[Task],
+    free: Sequence[Task],
+    running: Sequence[Task],
+    begun: Sequence[Task],
+    conditions: Conditions,
+) -> datetime:
+    """Return when time alone makes something due: a deadline, or the turn of what is ``free``."""
+    dues = [task.deadline_at for task in left]
+    out = [*running, *begun]
+    if _has_room(out, begun, conditions):
+        full = _purges(out) >= MOST_PURGES_OUT
+        heads = _heads(free, out)
+        dues += [_due(task) for task in heads if not (full and lane_of(task.kind) is Lane.PURGE)]
+    return min(dues)
+
+
+def _without(tasks: Sequence[Task], others: Sequence[Task]) -> Sequence[Task]:
+    if not others:
+        return tasks
+    over = {task.id for task in others}
+    return [task for task in tasks if task.id not in over]
 
 
 def _free(waiting: Sequence[Task], held: frozenset[int]) -> Sequence[Task]:
@@ -91,6 +109,8 @@ def _free(waiting: Sequence[Task], held: frozenset[int]) -> Sequence[Task]:
 
 def _superseded(waiting: Sequence[Task]) -> tuple[tuple[Task, Task], ...]:
     """Pair each config that waits with the newest, if it is not that itself."""
+    if len(waiting) < 2:  # noqa: PLR2004
+        return ()
     configs = [task for task in waiting if task.kind is TaskKind.APPLY_CONFIG]
     if len(configs) < 2:  # noqa: PLR2004
         return ()

@@ -5,7 +5,7 @@ takes the task as it stands in its (locked) row and returns it as it must be wri
 ``WrongState``; none of them reads a clock or rolls a die of its own.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from random import Random
@@ -97,8 +97,7 @@ def may(task: Task, event: Event) -> bool:
 def begin(task: Task, now: datetime) -> Task:
     """Begin an attempt: it gets the next number, which is its fence."""
     _check(task, Event.BEGIN)
-    return replace(
-        task,
+    return task._replace(
         status=TaskStatus.RUNNING,
         attempts=task.attempts + 1,
         next_retry_at=None,
@@ -112,8 +111,7 @@ def settle(task: Task, report: Report, now: datetime, policy: RetryPolicy, rando
     counted = task.counted_attempts + (report.outcome not in UNCOUNTED)
     if report.outcome is Outcome.SUCCEEDED:
         _check(task, Event.SUCCEED)
-        return replace(
-            task,
+        return task._replace(
             status=TaskStatus.SUCCESS,
             counted_attempts=counted,
             outcome=report.outcome,
@@ -122,13 +120,12 @@ def settle(task: Task, report: Report, now: datetime, policy: RetryPolicy, rando
             finished_at=now,
             updated_at=now,
         )
-    ended = replace(task, counted_attempts=counted, outcome=report.outcome, updated_at=now)
+    ended = task._replace(counted_attempts=counted, outcome=report.outcome, updated_at=now)
     if task.cancel_requested:
         return _stop(ended, f"cancelled; the attempt that was out: {report.message}", now)
     due = next_retry(ended, report, now, policy, random)
     _check(task, Event.FAIL if due is None else Event.FAIL_FOR_NOW)
-    return replace(
-        ended,
+    return ended._replace(
         status=TaskStatus.FAILED,
         last_error=bounded_text(report.message),
         next_retry_at=due,
@@ -143,9 +140,9 @@ def rescue(task: Task, now: datetime) -> Task:
     """
     if task.cancel_requested:
         why = "cancelled; whether the attempt that was out took effect is not known"
-        return _stop(replace(task, outcome=Outcome.LOST), why, now)
+        return _stop(task._replace(outcome=Outcome.LOST), why, now)
     _check(task, Event.RESCUE)
-    return replace(task, status=TaskStatus.PENDING, outcome=Outcome.LOST, updated_at=now)
+    return task._replace(status=TaskStatus.PENDING, outcome=Outcome.LOST, updated_at=now)
 
 
 def expire(task: Task, now: datetime) -> Task:
@@ -153,8 +150,7 @@ def expire(task: Task, now: datetime) -> Task:
     _check(task, Event.EXPIRE)
     seconds = task.deadline_seconds
     why = f"deadline exceeded: not done within {seconds} s of being asked for"
-    return replace(
-        task,
+    return task._replace(
         status=TaskStatus.FAILED,
         outcome=Outcome.EXPIRED,
         last_error=_with_last(why, task),
@@ -172,8 +168,7 @@ def retry(task: Task, now: datetime) -> Task:
 
     """
     _check(task, Event.RETRY)
-    return replace(
-        task,
+    return task._replace(
         status=TaskStatus.PENDING,
         counted_attempts=0,
         run=task.attempts + 1,
@@ -188,8 +183,7 @@ def retry(task: Task, now: datetime) -> Task:
 def supersede(task: Task, by: Task, now: datetime) -> Task:
     """End a config that waits, because a newer one of its node waits too."""
     _check(task, Event.SUPERSEDE)
-    return replace(
-        task,
+    return task._replace(
         status=TaskStatus.SUPERSEDED,
         superseded_by=by.id,
         next_retry_at=None,
@@ -201,8 +195,7 @@ def supersede(task: Task, by: Task, now: datetime) -> Task:
 def give_up(task: Task, now: datetime) -> Task:
     """End a task that waits because its operation has stopped; a retry may open it again."""
     _check(task, Event.GIVE_UP)
-    return replace(
-        task,
+    return task._replace(
         status=TaskStatus.FAILED,
         last_error=_with_last("operation stopped", task),
         next_retry_at=None,
@@ -220,7 +213,7 @@ def cancel(task: Task, now: datetime, why: str = "cancelled") -> Task:
     """
     _check(task, Event.CANCEL)
     if task.status is TaskStatus.RUNNING:
-        return replace(task, cancel_requested=True, updated_at=now)
+        return task._replace(cancel_requested=True, updated_at=now)
     return _cancelled(task, _with_last(why, task), now)
 
 
@@ -230,8 +223,7 @@ def _stop(task: Task, why: str, now: datetime) -> Task:
 
 
 def _cancelled(task: Task, why: str, now: datetime) -> Task:
-    return replace(
-        task,
+    return task._replace(
         status=TaskStatus.CANCELLED,
         cancel_requested=True,
         last_error=bounded_text(why),

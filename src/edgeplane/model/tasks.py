@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgeplane.model.clock import epoch_millis
 from edgeplane.model.errors import Invalid, Missing, NotAllowed
@@ -69,9 +69,12 @@ class Outcome(StrEnum):
     EXPIRED = "expired"  #: its deadline passed before it could be carried out
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """A row of ``agent_tasks``, and ``result`` from its last attempt."""
+class Task(NamedTuple):
+    """A row of ``agent_tasks``, and ``result`` from its last attempt.
+
+    A tuple, not a frozen dataclass: a task has five forms on its way, and those take ten times as
+    long to make.
+    """
 
     id: int
     node_id: int
@@ -117,8 +120,7 @@ class Task:
         return rank_of(self.kind, self.priority, self.created_at)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewTask:
+class NewTask(NamedTuple):
     """A task as asked for, before it has an id."""
 
     node_id: int
@@ -151,8 +153,7 @@ class Report:
     fault: str | None = None  #: why what answered is none
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One delivery of a task, from its beginning to what became of it.
 
     One that is out has no end, outcome and message yet; ``replica`` is who sent it, where known.

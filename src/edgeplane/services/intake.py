@@ -55,7 +55,11 @@ class Intake:
         self._waiting_bytes += asked.payload_bytes
         if self._storing is None:
             self._storing = asyncio.create_task(self._store(), name="intake")
-        return await future
+        try:
+            return await future
+        finally:
+            # What it raises holds this frame, and with it the payload: not in a circle, please.
+            del future
 
     async def _store(self) -> None:
         try:

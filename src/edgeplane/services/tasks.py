@@ -1,7 +1,6 @@
 """Tasks: asked for, and asked for again."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from edgeplane.model import lifecycle
 from edgeplane.model.errors import AlreadyExists, DomainError, NotFound, WrongState
@@ -120,7 +119,7 @@ def _renewed(tx: Tx, task: Task) -> Task:
             "retry that one, or ask for this config anew"
         )
     (generation,) = mailboxes.next_generations(tx, [task.node_id])
-    return replace(task, generation=generation)
+    return task._replace(generation=generation)
 
 
 def _held(tx: Tx, task_id: int) -> tuple[Task, Mailbox | None]:

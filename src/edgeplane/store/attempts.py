@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.mysql import insert as mysql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from edgeplane.model.paging import TOTAL_CAP, Page, PageRequest, cut_page
 from edgeplane.model.tasks import Attempt, Outcome, Task, TaskStatus
-from edgeplane.store.prepared import Prepared
+from edgeplane.store.prepared import Prepared, written
 from edgeplane.store.rows import node_mailboxes, task_attempts
 from edgeplane.store.workers import Tx
 
 _A = task_attempts.c
+#: In the order of the table's columns.
 _NEW = (
     "task_id",
     "number",
@@ -25,19 +26,20 @@ _NEW = (
     "replica",
     "address",
 )
-_VALUES: dict[str, Any] = {column: bindparam(f"v_{column}") for column in _NEW}
 #: One that is on record stays as it is: only a hand in the tables can have made its number again.
 _ADD = {
     "sqlite": Prepared(
-        lambda _: (
+        lambda items: (
             sqlite_insert(task_attempts)
-            .values(_VALUES)
+            .values(items.rows(_NEW))
             .on_conflict_do_nothing(index_elements=["task_id", "number"])
         )
     ),
     "mysql": Prepared(
-        lambda _: (
-            mysql_insert(task_attempts).values(_VALUES).on_duplicate_key_update(number=_A.number)
+        lambda items: (
+            mysql_insert(task_attempts)
+            .values(items.rows(_NEW))
+            .on_duplicate_key_update(number=_A.number)
         )
     ),
 }
@@ -47,7 +49,7 @@ def add(tx: Tx, attempts: Sequence[Attempt]) -> None:
     """Append attempts that ended."""
     if attempts:
         words = "sqlite" if tx.dialect == "sqlite" else "mysql"
-        _ADD[words].change_many(tx, [_row(attempt) for attempt in attempts])
+        _ADD[words].insert_rows(tx, [_row(attempt) for attempt in attempts])
 
 
 def of_task(tx: Tx, task_id: int) -> list[Attempt]:
@@ -92,18 +94,20 @@ def _in_reach(attempt: Attempt, asked: PageRequest) -> bool:
     return asked.before is None or attempt.number < asked.before
 
 
-def _row(attempt: Attempt) -> dict[str, Any]:
-    return {
-        "v_task_id": attempt.task_id,
-        "v_number": attempt.number,
-        "v_begun_at": attempt.begun_at,
-        "v_ended_at": attempt.ended_at,
-        "v_outcome": attempt.outcome.value if attempt.outcome else None,
-        "v_message": attempt.message,
-        "v_output": attempt.output,
-        "v_replica": attempt.replica,
-        "v_address": attempt.address,
-    }
+def _row(attempt: Attempt) -> tuple[Any, ...]:
+    """Return the values of ``_NEW``."""
+    ended_at, outcome = attempt.ended_at, attempt.outcome
+    return (
+        attempt.task_id,
+        attempt.number,
+        written(attempt.begun_at),
+        None if ended_at is None else written(ended_at),
+        None if outcome is None else outcome.value,
+        attempt.message,
+        attempt.output,
+        attempt.replica,
+        attempt.address,
+    )
 
 
 def _attempt(row: Any) -> Attempt:

@@ -39,17 +39,9 @@ WINDOW = 2000
 
 _E = events.c
 _COLUMNS = (_E.id, _E.at, _E.type, _E.task_id, _E.node_id, _E.status, _E.attempt)
-#: Its values stand in the order of the table's columns.
-_INSERT = Prepared(
-    lambda _: insert(events).values(
-        at=bindparam("v_at"),
-        type=bindparam("v_type"),
-        task_id=bindparam("v_task"),
-        node_id=bindparam("v_node"),
-        status=bindparam("v_status"),
-        attempt=bindparam("v_attempt"),
-    )
-)
+#: In the order of the table's columns.
+_NEW = ("at", "type", "task_id", "node_id", "status", "attempt")
+_INSERT = Prepared(lambda items: insert(events).values(items.rows(_NEW)))
 _BEHIND = Prepared(
     lambda _: (
         select(*_COLUMNS).where(_E.id > bindparam("last")).order_by(_E.id).limit(bindparam("most"))

@@ -5,9 +5,9 @@ moves an open task of a node holds its mailbox's row; several rows are locked in
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, case, delete, func, insert, or_, select, update
 
@@ -20,8 +20,7 @@ from edgeplane.store.workers import Tx
 _M = node_mailboxes.c
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mailbox:
+class Mailbox(NamedTuple):
     """A row of ``node_mailboxes``, but for when it is due."""
 
     node_id: int
@@ -206,7 +205,7 @@ def claim_due(tx: Tx, limit: int, lease: Lease) -> list[Mailbox]:
         nodes=sorted(box.node_id for box in found),
     )
     return [
-        replace(box, owner=lease.owner, epoch=max(box.epoch + 1, floor), former=box.owner)
+        box._replace(owner=lease.owner, epoch=max(box.epoch + 1, floor), former=box.owner)
         for box in found
     ]
 

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Select, bindparam, case, literal, null, or
 from edgeplane.model.tasks import Lane, Task, TaskKind, TaskStatus
 from edgeplane.store import tasks
 from edgeplane.store.prepared import Items, Prepared
-from edgeplane.store.rows import agent_tasks
+from edgeplane.store.rows import LANE_INDEX, agent_tasks
 from edgeplane.store.workers import Tx
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ OPEN_WINDOW = 64
 DEEP = 512
 #: Payloads up to this many bytes come along; larger ones are fetched for those that begin.
 _SMALL_PAYLOAD = 4096
-_CHUNK = 64  #: nodes per statement
+_CHUNK = 256  #: nodes per statement
 
 _T = agent_tasks.c
 
@@ -41,12 +41,16 @@ def _fields() -> tuple[Any, ...]:
 
 
 def _plain(items: Items) -> Select[Any]:
-    """Select the open tasks of nodes: one range of the index for each node."""
+    """Select the open tasks of nodes: one range of the index for each node.
+
+    The index is forced: of so many ranges MariaDB would only guess how little they hold.
+    """
     return (
         select(*_fields())
         .where(_T.node_id.in_(items.named("nodes")), _T.lane.is_not(None))
         .order_by(_T.node_id, _T.lane, _T.lane_rank, _T.id)
         .limit(DEEP)
+        .with_hint(agent_tasks, f"FORCE INDEX ({LANE_INDEX.name})", "mysql")
     )
 
 

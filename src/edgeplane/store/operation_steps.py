@@ -30,6 +30,9 @@ DUE = Prepared(
         .with_for_update(skip_locked=True)
     )
 )
+_AIM = Prepared(
+    lambda items: insert(operation_targets).values(items.rows(("operation_id", "node_id")))
+)
 #: In the order of nodes: a fan-out walks them once.
 TARGETS = Prepared(
     lambda _: (
@@ -105,14 +108,13 @@ def aimed_at(tx: Tx, target: Target) -> dict[int, bool]:
     found: dict[int, bool] = {}
     for conditions in meant:
         query = select(nodes.c.id, PAUSED.label("paused")).where(*conditions)
-        found |= {row.id: bool(row.paused) for row in tx.conn.execute(query)}
+        found |= {node_id: bool(paused) for node_id, paused in tx.conn.execute(query)}
     return found
 
 
 def add_targets(tx: Tx, operation_id: int, node_ids: Sequence[int]) -> None:
     """Keep the nodes an operation is aimed at, until their tasks are made."""
-    rows = [{"operation_id": operation_id, "node_id": node_id} for node_id in node_ids]
-    tx.conn.execute(insert(operation_targets), rows)
+    _AIM.insert_rows(tx, [(operation_id, node_id) for node_id in node_ids])
 
 
 def targets(tx: Tx, operation_id: int, most: int) -> list[int]:

@@ -231,9 +231,17 @@ agent_tasks = Table(
     Column("updated_at", UtcDateTime, nullable=False),
     UniqueConstraint("request_id"),
     UniqueConstraint("operation_id", "node_id"),  # a fan-out may be gone over again
-    Index(None, "node_id", "lane", "lane_rank", "id"),
     sqlite_autoincrement=True,
     **_INNODB,
+)
+
+#: What is open at a node, in the order in which its lanes serve it.
+LANE_INDEX = Index(
+    None,
+    agent_tasks.c.node_id,
+    agent_tasks.c.lane,
+    agent_tasks.c.lane_rank,
+    agent_tasks.c.id,
 )
 
 # Three indexes serve every list: a column that is not asked for is walked value by value.

@@ -30,7 +30,7 @@ from edgeplane.model.tasks import (
     rank_of,
 )
 from edgeplane.store import events
-from edgeplane.store.prepared import Prepared, moment, named
+from edgeplane.store.prepared import Prepared, moment, written
 from edgeplane.store.rows import agent_tasks, operations, task_attempts
 from edgeplane.store.workers import Tx
 
@@ -87,9 +87,10 @@ def with_result(payload: ColumnElement[Any], *further: ColumnElement[Any]) -> Se
     return select(*FIELDS, payload, _RESULT, *further).select_from(joined)
 
 
+#: In the order of the table's columns.
 _NEW = (
-    "operation_id",
     "node_id",
+    "operation_id",
     "type",
     "payload",
     "payload_bytes",
@@ -114,16 +115,16 @@ _NEW = (
 )
 _INSERT = {
     "sqlite": Prepared(
-        lambda _: (
+        lambda items: (
             sqlite_insert(agent_tasks)
-            .values(named(_NEW))
+            .values(items.rows(_NEW))
             .on_conflict_do_nothing(index_elements=["request_id"])
         )
     ),
     "mysql": Prepared(
-        lambda _: (
+        lambda items: (
             mysql_insert(agent_tasks)
-            .values(named(_NEW))
+            .values(items.rows(_NEW))
             .on_duplicate_key_update(request_id=_T.request_id)
         )
     ),
@@ -177,7 +178,7 @@ def insert_new(
     request id exists already is passed over, and not returned.
     """
     numbered = list(zip(tasks, generations, strict=True))
-    _INSERT[_upserts(tx)].change_many(tx, [_new_row(task, number, tx) for task, number in numbered])
+    _INSERT[_upserts(tx)].insert_rows(tx, [_new_row(task, number, tx) for task, number in numbered])
     rows = _IDS.rows(tx, requests=[task.request_id for task in tasks])
     ids = {row[0]: row[1] for row in rows}
     # What was there before was told of by its own transaction, which began at another time (in the
@@ -240,32 +241,34 @@ def _upserts(tx: Tx) -> str:
     return "sqlite" if tx.dialect == "sqlite" else "mysql"
 
 
-def _new_row(task: NewTask, generation: int | None, tx: Tx) -> dict[str, Any]:
-    return {
-        "v_operation_id": task.operation_id,
-        "v_node_id": task.node_id,
-        "v_type": task.kind.value,
-        "v_payload": task.payload,
-        "v_payload_bytes": task.payload_bytes,
-        "v_payload_digest": task.payload_digest,
-        "v_status": TaskStatus.PENDING.value,
-        "v_lane": lane_of(task.kind).value,
-        "v_lane_rank": rank_of(task.kind, task.priority, tx.now),
-        "v_priority": task.priority,
-        "v_generation": generation,
-        "v_cancel_requested": False,
-        "v_attempts": 0,
-        "v_counted_attempts": 0,
-        "v_run": 1,
-        "v_max_attempts": task.max_attempts,
-        "v_timeout_seconds": task.timeout_seconds,
-        "v_deadline_seconds": task.deadline_seconds,
-        "v_deadline_at": tx.now + timedelta(seconds=task.deadline_seconds),
-        "v_request_id": task.request_id,
-        "v_created_by": task.created_by,
-        "v_created_at": tx.now,
-        "v_updated_at": tx.now,
-    }
+def _new_row(task: NewTask, generation: int | None, tx: Tx) -> tuple[Any, ...]:
+    """Return the values of ``_NEW``."""
+    now = written(tx.now)
+    return (
+        task.node_id,
+        task.operation_id,
+        task.kind.value,
+        task.payload,
+        task.payload_bytes,
+        task.payload_digest,
+        TaskStatus.PENDING.value,
+        lane_of(task.kind).value,
+        rank_of(task.kind, task.priority, tx.now),
+        task.priority,
+        generation,
+        False,  # cancel_requested
+        0,  # attempts
+        0,  # counted_attempts
+        1,  # run
+        task.max_attempts,
+        task.timeout_seconds,
+        task.deadline_seconds,
+        written(tx.now + timedelta(seconds=task.deadline_seconds)),
+        task.request_id,
+        task.created_by,
+        now,  # created_at
+        now,  # updated_at
+    )
 
 
 def _fresh(task: NewTask, task_id: int, generation: int | None, tx: Tx) -> Task:

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from edgeplane.observe import garbage
 from edgeplane.observe.logs import say
 from edgeplane.swarm import push
 from edgeplane.swarm.controls import Control
@@ -55,6 +56,7 @@ def run(plan: Plan) -> None:
     """
     file = _journal_file(plan.journal)
     effects = _effects(plan.effects, file)
+    garbage.keep_off()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(plan, file, effects))
 

@@ -1,7 +1,5 @@
 """What the engine counts of its work."""
 
-from dataclasses import replace
-
 import pytest
 
 from edgeplane.dispatch.meters import Meters
@@ -119,7 +117,7 @@ def test_a_task_retried_by_hand_is_no_measure_of_time(metrics):
     meters = Meters(metrics)
     done = a_task(finished_at=after(3), outcome=Outcome.SUCCEEDED, status=TaskStatus.SUCCESS)
     meters.turn(Turn(now=utc_now(), settled=[done]), 1, 0.1)
-    again = replace(done, run=2, finished_at=after(90_000))
+    again = done._replace(run=2, finished_at=after(90_000))
     meters.turn(Turn(now=utc_now(), settled=[again]), 1, 0.1)
     assert value(metrics, "edgeplane_task_seconds_sum", type=TaskKind.RELOAD.value) == 3
     assert value(metrics, "edgeplane_results_total", type="reload", outcome="succeeded") == 2

@@ -93,7 +93,7 @@ async def test_a_time_that_is_put_off_is_no_event(database, created):
 
     def wait(tx):
         task = settle(tx, begin(tx, created), Outcome.UNANSWERED)
-        later = replace(task, next_retry_at=tx.now + timedelta(seconds=99))
+        later = task._replace(next_retry_at=tx.now + timedelta(seconds=99))
         assert task_moves.write_moved(tx, [(task, later)]) == 1
 
     await database.write(wait)
@@ -102,7 +102,7 @@ async def test_a_time_that_is_put_off_is_no_event(database, created):
 
 async def test_a_move_that_was_late_is_not_told(database, created):
     """What did not happen is not told, beside what did."""
-    late = replace(created, attempts=7)
+    late = created._replace(attempts=7)
 
     def move(tx):
         other = add_tasks(tx, [new_task(created.node_id)])[0]

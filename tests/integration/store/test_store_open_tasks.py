@@ -113,7 +113,7 @@ async def test_what_waits_does_not_hide_what_is_due_or_over(database, node_ids):
         (due,) = add_tasks(tx, [new_task(deep, kind=TaskKind.PURGE_CACHE)])
         (over,) = add_tasks(tx, [new_task(deep, deadline_seconds=1)])
         back = tx.now + timedelta(hours=1)
-        moves = [(t, replace(t, status=TaskStatus.FAILED, next_retry_at=back)) for t in waiting]
+        moves = [(t, t._replace(status=TaskStatus.FAILED, next_retry_at=back)) for t in waiting]
         task_moves.write_moved(tx, moves)
         return waiting, config, due, over
 

@@ -78,9 +78,10 @@ def _fill(connection):
         operation_steps.add_targets(tx, operation_id, ids)
     connection.execute(update(operations).values(next_at=None))
     rows, taken = [], set()
+    times = dict.fromkeys(("created_at", "updated_at", "deadline_at"), tx.now)
     for _ in range(TASKS):
         asked = new_task(random.choice(ids), kind=random.choice(list(TaskKind)))
-        row = {name[2:]: value for name, value in tasks._new_row(asked, None, tx).items()}
+        row = dict(zip(tasks._NEW, tasks._new_row(asked, None, tx), strict=True)) | times
         status = random.choices(list(TaskStatus), [1, 1, 20, 2, 1, 1])[0]
         of = random.choice(made)
         if random.random() < 0.5 and (of, asked.node_id) not in taken:
@@ -197,12 +198,14 @@ def test_who_is_asked_next_is_found_along_its_index(engine, due):
         assert sorts(plan) == 0
 
 
-def test_open_tasks_of_some_nodes_are_ranges_of_one_index(engine):
-    """One for each node, in the order of the index."""
+@pytest.mark.parametrize("width", [8, 256])
+def test_open_tasks_of_nodes_are_ranges_of_one_index(engine, width):
+    """One for each node, in the order of the index, also where most of the nodes are asked for."""
     with engine.connect() as connection:
-        ids = list(connection.scalars(select(node_mailboxes.c.node_id).limit(8)))
+        query = select(node_mailboxes.c.node_id).order_by(node_mailboxes.c.node_id).limit(width)
+        ids = list(connection.scalars(query))
     given = {f"nodes_{number}": node_id for number, node_id in enumerate(ids)}
-    plan = explain(engine, open_tasks.PLAIN._build(Items(8)), **given)
+    plan = explain(engine, open_tasks.PLAIN._build(Items(width)), **given)
     assert reads(engine, plan, "agent_tasks") == ["ix_agent_tasks_node_id_lane_lane_rank_id"]
     assert sorts(plan) == 0
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from dataclasses import replace
 from datetime import UTC, timedelta
 from functools import partial
 from random import Random
@@ -126,7 +125,7 @@ async def test_the_same_id_for_anything_else_is_refused(database, node_id, diffe
     (other,) = await database.write(lambda tx: add_nodes(tx, 1))
     if "node_id" in difference:
         difference = {"node_id": other}
-    asked = [given_id(node_id), replace(given_id(node_id), **difference)]
+    asked = [given_id(node_id), given_id(node_id)._replace(**difference)]
     if "payload" in difference:
         asked[1] = given_id(node_id, **difference)
     if together:
@@ -268,8 +267,8 @@ async def test_a_stale_belief_touches_nothing(database, running, stale):
     """Another attempt, another status, no such task: no row is written."""
     report = Report(outcome=Outcome.FAILED, message="late")
     after = lifecycle.settle(running, report, running.updated_at, RetryPolicy(), Random(1))
-    believed = replace(running, **stale)
-    move = (believed, replace(after, id=believed.id))
+    believed = running._replace(**stale)
+    move = (believed, after._replace(id=believed.id))
     assert await database.write(lambda tx: task_moves.write_moved(tx, [move])) == 0
     assert await database.read(lambda tx: stored(tx, running.id)) == running
 
@@ -284,7 +283,7 @@ async def test_only_what_was_as_believed_is_counted(database, node_id):
 
     first, second = await database.write(begin)
     gone = [lifecycle.rescue(task, task.updated_at) for task in (first, second)]
-    moves = [(first, gone[0]), (replace(second, attempts=9), gone[1])]
+    moves = [(first, gone[0]), (second._replace(attempts=9), gone[1])]
     assert await database.write(lambda tx: task_moves.write_moved(tx, moves)) == 1
 
 

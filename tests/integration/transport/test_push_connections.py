@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import socket
+import weakref
 
 import pytest
 
@@ -39,6 +41,26 @@ async def test_a_connection_closed_while_idle_is_replaced(agent, push, ask):
     await asyncio.sleep(0)
     assert (await ask()).status == "success"
     assert len(agent.connections) == 2
+
+
+async def test_a_connection_that_ended_is_freed_at_once(agent, push, ask, monkeypatch):
+    """Not by the collector, which comes seldom: after an outage there are ten thousand of them."""
+    made = []
+
+    class Seen(pushing.Connection):
+        def __init__(self, max_body):
+            super().__init__(max_body)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(pushing, "Connection", Seen)
+    gc.disable()
+    try:
+        await ask()
+        agent.hang_up()
+        await ask()
+        assert [seen() is None for seen in made] == [True, False]
+    finally:
+        gc.enable()
 
 
 async def test_a_kept_connection_that_dies_unanswered_is_replaced_once(agent, push, ask):

@@ -117,7 +117,7 @@ async def test_the_time_an_agent_asks_for_is_passed_on():
 
 def shipment(number):
     """Make deliveries of several tasks of one node."""
-    tasks = [replace(TASK, id=n, request_id=f"r-{n}", timeout_seconds=n) for n in range(1, number)]
+    tasks = [TASK._replace(id=n, request_id=f"r-{n}", timeout_seconds=n) for n in range(1, number)]
     return [replace(DELIVERY, task=task) for task in tasks]
 
 

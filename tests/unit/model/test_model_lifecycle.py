@@ -1,6 +1,5 @@
 """The state machine of a task: every place meets every event."""
 
-from dataclasses import replace
 from random import Random
 
 import pytest
@@ -42,7 +41,7 @@ APPLY = {
     Event.SUPERSEDE: lambda task: lifecycle.supersede(task, NEWER, LATER),
     Event.CANCEL: lambda task: lifecycle.cancel(task, LATER),
     Event.GIVE_UP: lambda task: lifecycle.give_up(task, LATER),
-    Event.STOP: lambda task: settle(replace(task, cancel_requested=True), Outcome.BUSY),
+    Event.STOP: lambda task: settle(task._replace(cancel_requested=True), Outcome.BUSY),
 }
 
 
@@ -202,7 +201,7 @@ def test_retrying_what_has_not_failed_says_so():
 @pytest.mark.parametrize("outcome", sorted(set(Outcome) - {Outcome.SUCCEEDED}))
 def test_what_was_cancelled_while_it_ran_is_not_tried_again(outcome):
     """However its attempt ended without success; what the attempt said is kept."""
-    running = replace(STANDING[Place.RUNNING], cancel_requested=True)
+    running = STANDING[Place.RUNNING]._replace(cancel_requested=True)
     ended = settle(running, outcome, "the agent's words")
     assert (ended.status, ended.next_retry_at) == (TaskStatus.CANCELLED, None)
     assert ended.last_error == "cancelled; the attempt that was out: the agent's words"
@@ -217,7 +216,7 @@ def test_what_was_done_before_it_could_be_cancelled_is_done():
 
 def test_what_was_cancelled_and_lost_is_not_asked_for_again():
     """Nobody knows whether it took effect, and the task says so."""
-    running = replace(STANDING[Place.RUNNING], cancel_requested=True)
+    running = STANDING[Place.RUNNING]._replace(cancel_requested=True)
     lost = lifecycle.rescue(running, LATER)
     assert (lost.status, lost.outcome) == (TaskStatus.CANCELLED, Outcome.LOST)
     assert lost.last_error is not None
@@ -226,7 +225,7 @@ def test_what_was_cancelled_and_lost_is_not_asked_for_again():
 
 def test_a_superseded_config_names_what_took_its_place():
     """And keeps what it had last been told."""
-    old = lifecycle.supersede(replace(STANDING[Place.WAITING], last_error="away"), NEWER, LATER)
+    old = lifecycle.supersede(STANDING[Place.WAITING]._replace(last_error="away"), NEWER, LATER)
     assert (old.superseded_by, old.last_error, old.finished_at) == (2, "away", LATER)
 
 

@@ -1,6 +1,8 @@
 """The intake: creates that share a commit, on a database that is scripted."""
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -146,3 +148,24 @@ async def test_a_caller_who_gave_up_holds_nobody_up(intake, commits, told):
         await calls[0]
     assert commits.batches == [["a", "b"]]
     assert told == [{1}]
+
+
+async def test_what_was_refused_is_freed_at_once(intake, commits):
+    """Not by the collector, which comes seldom: each may hold a payload of a megabyte."""
+    commits.answer = lambda _asked: NotFound("nodeId: node 1 not found")
+    commits.gate.set()
+    errors = []
+
+    async def ask(name):
+        try:
+            await intake.submit(asked(name))
+        except NotFound as error:
+            errors.append(weakref.ref(error))
+
+    gc.disable()
+    try:
+        await ask("a")
+        await asyncio.sleep(0)  # what woke this test up holds it until then
+        assert errors[-1]() is None
+    finally:
+        gc.enable()
