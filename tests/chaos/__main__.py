@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import SystemRandom
 
@@ -30,17 +31,23 @@ def main() -> int:
     else:
         seeds = _fresh(time.monotonic() + asked.seconds + 3600 * asked.hours)
     print(f"folders of schedules that fail are kept in {folder}", flush=True)
+    try:
+        return _play(seeds, folder, tell_every=0 if asked.seed is not None else 100)
+    finally:
+        with suppress(OSError):  # something is kept in it
+            folder.rmdir()
+
+
+def _play(seeds: Iterator[int], folder: Path, tell_every: int) -> int:
     begun, count, failures = time.monotonic(), 0, 0
     for result in play_many(seeds, folder):
         count += 1
         if isinstance(result, Failure):
             failures += 1
             print(result, flush=True)
-        if asked.seed is None and count % 100 == 0:
+        if tell_every and count % tell_every == 0:
             print(f"{count} schedules, {failures} failed", flush=True)
     print(f"{count} schedules in {time.monotonic() - begun:.0f} s, {failures} failed")
-    if not failures:
-        folder.rmdir()
     return min(failures, 1)
 
 

@@ -27,6 +27,7 @@ from kit.tables import Away
 from kit.waiting import until
 
 SETTLE_SECONDS = 60.0  #: for all to end; whether a task took too long, the checker says
+_LOOKS_SECONDS = 60.0  #: for the looks a run takes at least, on a machine that has much to do
 _LOOK_SECONDS = {"sqlite": 0.05, "mariadb": 0.2}
 
 
@@ -168,7 +169,7 @@ class _Run:
     def _verdict(self) -> list[str]:
         with suppress(AssertionError):  # the checker says what is missing
             until(self._settled, SETTLE_SECONDS)
-        self._sampler.check()
+        self._sampler.check(_LOOKS_SECONDS)
         self._sampler.stop()
         self.cast.stop()
         self._stop_watching()

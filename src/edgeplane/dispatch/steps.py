@@ -165,7 +165,8 @@ def _retry(tx: Tx, seen: Progress, most: int) -> _Did:
 def _take_back(tx: Tx, seen: Progress, most: int) -> _Did:
     """End tasks that have not begun, or wait to be tried again."""
     found = operation_steps.returnable(tx, seen.id, most)
-    mailboxes.lock(tx, set(found.values()))
+    if found:  # what was asked for behind a config that was held may begin now
+        mailboxes.mark_work(tx, found.values())
     moves = [
         (task, rules.taken_back(task, seen.state, tx.now))
         for task in tasks.many(tx, found)

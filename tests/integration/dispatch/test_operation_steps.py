@@ -290,6 +290,21 @@ async def test_a_held_config_keeps_its_place_in_the_lane(stepper, turner, fleet,
     assert [delivery.task.id for delivery in turn.begun] == [behind.id]
 
 
+async def test_what_waited_behind_a_held_config_begins_when_that_is_taken_back(
+    stepper, turner, fleet, ask
+):
+    """Its node was due at a deadline only: it is due now, also for a claim that got no hint."""
+    (node,) = await fleet(1)
+    operation_id = await stepper.ask(kind=TaskKind.RELOAD, payload="{}")
+    await stepper.all()
+    await rule.pause(stepper.database, operation_id)
+    (behind,) = await ask(node, TaskKind.RELOAD)
+    assert (await turner.take()).begun == []
+    await rule.cancel(stepper.database, operation_id, "ann")
+    assert [list(each.nodes) for each in await stepper.all()] == [[node]]
+    assert [each.task.id for each in (await turner.take()).begun] == [behind.id]
+
+
 async def test_a_cancel_takes_back_what_has_not_begun(stepper, turner, fleet, ended):
     """What is out may finish, and it ends only then; its reason names who cancelled it."""
     await fleet(5)
