@@ -67,7 +67,7 @@ def take(tx: Tx, operation_id: int, epoch: int) -> Stepped:
         replace(now, waking=did.waking, retrying=did.retrying), did.moves, tx.now
     )
     after = rules.after_step(after, did.made or {}, tx.now)
-    operations.write(tx, after)
+    operations.write(tx, now, after)
     moved_on = bool(did.nodes) or after != now or now.work_seq != seen.work_seq
     again = moved_on and rules.next_step(after) is not None
     operation_steps.release(tx, operation_id, epoch, again=again)
