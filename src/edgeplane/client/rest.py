@@ -209,7 +209,8 @@ def _passing(error: ClientError) -> bool:
 
 def _face(task: Task) -> tuple[object, ...]:
     """Return what makes a change worth telling."""
-    return task.status, task.attempts, task.next_retry_at, task.last_error
+    asked = task.cancel_requested
+    return task.status, task.attempts, task.next_retry_at, task.last_error, asked
 
 
 def _changes(

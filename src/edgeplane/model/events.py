@@ -20,6 +20,7 @@ class EventType(StrEnum):
     EXPIRED = "expired"
     RETRIED = "retried"  #: by a person
     SUPERSEDED = "superseded"  #: by a newer config of its node
+    CANCELLING = "cancelling"  #: a person takes it back while an attempt is out
     CANCELLED = "cancelled"  #: by a person
     OP_CREATED = "op-created"
     OP_PAUSED = "op-paused"  #: by a person
@@ -52,7 +53,8 @@ def type_of(before: Task, after: Task) -> str | None:
     A status that has no word of its own here is told by its name.
     """
     if _place(before) == _place(after):
-        return None
+        asked = after.cancel_requested and not before.cancel_requested
+        return EventType.CANCELLING.value if asked else None
     if after.status is TaskStatus.PENDING:
         lost = before.status is TaskStatus.RUNNING
         return EventType.LOST.value if lost else EventType.RETRIED.value
