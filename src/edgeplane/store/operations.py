@@ -215,7 +215,7 @@ def write(tx: Tx, before: Progress, after: Progress) -> None:
         "finished_at": after.finished_at,
         **{standing.value: after.counts[standing] for standing in _STANDINGS},
     }
-    due = tx.now if rules.next_step(after) is not None else None
+    due = tx.now if rules.calls(before, after) else None
     _WRITE.change(
         tx,
         {
@@ -249,7 +249,7 @@ def count_moves(tx: Tx, moves: Sequence[tuple[Task, Task]]) -> bool:
         after, call = rules.counted(before, of_operation[before.id], tx.now)
         if call or after != before:
             write(tx, before, after)
-            calls |= call
+            calls |= call or rules.calls(before, after)
     return calls
 
 
