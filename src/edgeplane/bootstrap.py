@@ -204,7 +204,7 @@ async def _join(
         await _take_agents_in(settings, database, links, of_agents, replica, tell, metrics, stack)
     engine = Engine(database, transport, hints, rules, limits, metrics)
     seconds = settings.dispatch.probe_seconds
-    conductor = Conductor(database, rules.lease, tell, limits.poll_seconds)
+    conductor = Conductor(database, rules.lease, tell, limits.poll_seconds, metrics)
     engine.on_call(conductor.call)
     events_too = Pruned(table="events", days=settings.retention.event_days, prune=events.prune)
     keep = settings.retention

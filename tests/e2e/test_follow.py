@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from edgeplane.client.records import NewTask
+from edgeplane.client.records import NewOperation, NewTask, Target
 from edgeplane.client.rest import Client
 from kit.processes import Agent, ControlPlane
 from kit.waiting import until
@@ -81,6 +81,32 @@ def test_a_wait_is_told_and_does_not_ask(control, agent, monkeypatch):
     (attempt,) = client.list_attempts(task.id).list
     assert (attempt.outcome, attempt.address) == ("succeeded", f"127.0.0.1:{agent.port}")
     assert attempt.replica
+    client.close()
+
+
+def test_an_operation_is_watched_and_not_asked(control, monkeypatch):
+    """While it is paused nobody asks how far it is; what happens then is told at once."""
+    client = Client(f"http://127.0.0.1:{control.port}", control.token)
+    get, looks = client.get_operation, []
+
+    def counted(which):
+        looks.append(which)
+        return get(which)
+
+    monkeypatch.setattr(client, "get_operation", counted)
+    nodes = Target(node_ids=[control.add_node(1)])
+    operation = client.create_operation(NewOperation(type="reload", target=nodes))
+    control.data("POST", "/operations/pause", {"id": operation.id})
+    until(lambda: not get(operation.id).counts["running"], 20, "nothing of it is out")
+    assert [seen.state for seen in client.wait_operation(operation.id, 2.5)] == ["paused"]
+    assert (
+        len(looks) <= 4
+    )  # at first, when the stream had begun, for what it began with, at the end
+    watching = client.wait_operation(operation.id, 20)
+    assert next(watching).state == "paused"
+    control.data("POST", "/operations/cancel", {"id": operation.id})
+    assert [seen.state for seen in watching][-1] == "cancelled"
+    assert len(looks) <= 12
     client.close()
 
 

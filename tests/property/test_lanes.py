@@ -1,5 +1,7 @@
 """The order of work at a node: what holds for every queue."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +32,7 @@ def _queues(draw):
                 id=number + 1,
                 kind=kind,
                 priority=draw(st.integers(0, 9)),
+                operation_id=draw(st.sampled_from([None, 1, 2])),
                 generation=number + 1 if kind is TaskKind.APPLY_CONFIG else None,
                 status=status,
                 next_retry_at=due,
@@ -40,6 +43,22 @@ def _queues(draw):
     return queue
 
 
+def _all_due(drawn):
+    return [
+        a_task(
+            id=number,
+            kind=kind,
+            operation_id=operation_id,
+            generation=number if kind is TaskKind.APPLY_CONFIG else None,
+        )
+        for number, (kind, operation_id) in enumerate(drawn, 1)
+    ]
+
+
+#: Of these, only who holds up whom decides.
+_due_queues = st.lists(
+    st.tuples(st.sampled_from(TaskKind), st.sampled_from([None, 1])), max_size=6
+).map(_all_due)
 _conditions = st.builds(
     Conditions,
     now=st.just(NOW),
@@ -53,6 +72,24 @@ _open_for_work = st.builds(
     limit=st.integers(1, 4),
     paused=st.just(value=False),
     probing=st.just(value=False),
+)
+
+
+_some_held = st.builds(
+    Conditions,
+    now=st.just(NOW),
+    limit=st.integers(1, 4),
+    paused=st.booleans(),
+    probing=st.booleans(),
+    held=st.frozensets(st.sampled_from([1, 2]), min_size=1),
+)
+_held_at_work = st.builds(
+    Conditions,
+    now=st.just(NOW),
+    limit=st.integers(2, 4),
+    paused=st.just(value=False),
+    probing=st.just(value=False),
+    held=st.just(frozenset({1})),
 )
 
 
@@ -264,3 +301,63 @@ def test_the_one_place_goes_to_the_most_urgent_purge():
     conditions = Conditions(now=NOW, limit=1, paused=False, probing=False)
     assert lanes.plan([low, config, high], conditions).begin == (high,)
     assert lanes.plan([config, high], conditions).begin == (config,)
+
+
+@given(_queues(), _some_held)
+def test_nothing_that_is_held_begins(queue, conditions):
+    """Neither in its turn nor as a probe; its deadline passes all the same."""
+    plan = lanes.plan(queue, conditions)
+    assert not [task for task in plan.begin if task.operation_id in conditions.held]
+    assert plan.expire == lanes.plan(queue, replace(conditions, held=frozenset())).expire
+
+
+@given(_queues() | _due_queues, _held_at_work)
+def test_nothing_waits_for_a_held_reload_or_purge(queue, conditions):
+    """All else goes on as if they were not there, for as long as they are held."""
+    there = [
+        task
+        for task in queue
+        if task.operation_id not in conditions.held
+        or task.kind is TaskKind.APPLY_CONFIG
+        or task.status is TaskStatus.RUNNING
+    ]
+    plan, without = lanes.plan(queue, conditions), lanes.plan(there, conditions)
+    assert (plan.begin, plan.supersede) == (without.begin, without.supersede)
+
+
+@given(_queues() | _due_queues, _held_at_work)
+def test_the_lane_waits_behind_a_held_config(queue, conditions):
+    """What comes before it has its turn; of what is free, the oldest begins."""
+    lane = configs(waiting(queue))
+    held = [
+        task
+        for task in lane
+        if task.operation_id in conditions.held and task.kind is TaskKind.APPLY_CONFIG
+    ]
+    free = [
+        task
+        for task in lane
+        if task.operation_id not in conditions.held and (not held or task.id < held[0].id)
+    ]
+    begun = configs(lanes.plan(queue, conditions).begin)
+    assert begun in ([], free[:1])
+
+
+@given(_queues(), _some_held)
+def test_what_was_held_has_its_turn_by_its_age(queue, conditions):
+    """Resumed, it goes before what is younger: the plan is that of a queue never held."""
+    held = lanes.plan(queue, conditions)
+    left = [task for task in queue if task not in held.begin]
+    resumed = lanes.plan(left, replace(conditions, held=frozenset()))
+    begun = configs(resumed.begin)
+    assert begun in ([], configs(waiting(left))[:1])
+
+
+@given(_queues(), _some_held)
+def test_what_is_held_is_looked_at_by_its_deadline(queue, conditions):
+    """And never at a time that has come already: a held queue costs nothing."""
+    plan = lanes.plan(queue, conditions)
+    left = [task for task in waiting(queue) if task not in plan.begin]
+    assert (plan.next_due is not None) == bool(left)
+    if plan.next_due is not None:
+        assert NOW < plan.next_due <= min(task.deadline_at for task in left)

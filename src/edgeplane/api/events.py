@@ -1,4 +1,4 @@
-"""Following along: what happens to tasks, as server-sent events."""
+"""Following along: what happens to tasks and operations, as server-sent events."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from edgeplane.api.documents import describe_stream
 from edgeplane.api.parts import Reader
 from edgeplane.model.clock import rfc3339
 from edgeplane.model.errors import DomainError, Invalid
-from edgeplane.model.events import TaskEvent
+from edgeplane.model.events import Event
 from edgeplane.services.feed import Feed, Stream, Wanted
 
 HEARTBEAT_SECONDS = 15.0
@@ -27,13 +27,17 @@ _ID_DIGITS = 19
 
 
 class EventView(Struct, rename="camel"):
-    """One move of a task, and where the task stood after it."""
+    """One move of a task, or of an operation (``op-…``), and where it stood after it.
+
+    An operation's own events are of no task and no node; ``status`` is its state then.
+    """
 
     id: int
     at: str
     type: str
-    task_id: int
-    node_id: int
+    task_id: int | None
+    node_id: int | None
+    operation_id: int | None
     status: str
     attempt: int
 
@@ -50,14 +54,16 @@ async def follow(
     _principal: Reader,
     task_id: Annotated[int | None, Query(alias="taskId", ge=1, le=_MAX_ID)] = None,
     node_id: Annotated[int | None, Query(alias="nodeId", ge=1, le=_MAX_ID)] = None,
+    operation_id: Annotated[int | None, Query(alias="operationId", ge=1, le=_MAX_ID)] = None,
     last_seen: Annotated[str | None, Query(alias="lastEventId")] = None,
     last_header: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
 ) -> Response:
-    """Follow what happens to tasks; go on behind ``Last-Event-ID``, or from now on."""
+    """Follow what happens to tasks and operations, from now on or behind ``Last-Event-ID``."""
     joined = parts.parts_of(request)
     last = _read_last(last_header or last_seen)
     authorization = request.headers.get("authorization")
-    stream = await joined.feed.open(Wanted(task_id=task_id, node_id=node_id), last)
+    wanted = Wanted(task_id=task_id, node_id=node_id, operation_id=operation_id)
+    stream = await joined.feed.open(wanted, last)
     return EventStream(joined.feed, stream, lambda: joined.sessions.principal(authorization))
 
 
@@ -131,13 +137,14 @@ class EventStream(Response):
             await say("".join(map(_event, found)) or f": \n{_position(stream)}")
 
 
-def _event(event: TaskEvent) -> str:
+def _event(event: Event) -> str:
     view = EventView(
         id=event.id,
         at=rfc3339(event.at),
         type=event.type,
         task_id=event.task_id,
         node_id=event.node_id,
+        operation_id=event.operation_id,
         status=event.status,
         attempt=event.attempt,
     )

@@ -26,6 +26,8 @@ def _line(task: Task) -> str:
     begun = f"task {task.id}: {task.status}"
     if task.attempts:
         begun += f", attempt {task.attempts}"
+    if task.status == "running" and task.cancel_requested:
+        begun += ", to be cancelled"
     if task.status == "success":
         return f"{begun}: {task.result or 'done'}"
     if task.status == "superseded":

@@ -15,6 +15,7 @@ from edgeplane.cli.options import (
     Wishes,
     api_options,
     labels_option,
+    list_options,
     pass_wishes,
     wait_options,
     wait_timeout_option,
@@ -101,9 +102,7 @@ def create(
 
 @op.command("list")
 @click.option("--state", type=Choice([state.value for state in OperationState]))
-@click.option("--page", type=IntRange(min=1), help="Which page, from 1.")
-@click.option("--page-size", type=IntRange(1, 100), help="How many on a page; 20 if not given.")
-@click.option("--cursor", help="Go on after the page that named this cursor.")
+@list_options
 @api_options
 @pass_wishes
 def list_operations(wishes: Wishes, /, **wanted: Any) -> None:

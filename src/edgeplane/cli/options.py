@@ -8,6 +8,7 @@ import click
 
 from edgeplane.model.errors import Invalid
 from edgeplane.model.labels import read_label
+from edgeplane.model.paging import MAX_PAGE_SIZE
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,6 +57,23 @@ def url_option(command: F) -> F:
 def api_options(command: F) -> F:
     """Add what every command has that calls the API."""
     return url_option(json_option(command))
+
+
+def list_options(command: F) -> F:
+    """Add what every list has that is walked by page or by cursor."""
+    page = click.option("--page", type=click.IntRange(min=1), help="Which page, from 1.")
+    return page(cursor_options(command))
+
+
+def cursor_options(command: F) -> F:
+    """Add ``--page-size`` and ``--cursor``."""
+    size = click.option(
+        "--page-size",
+        type=click.IntRange(1, MAX_PAGE_SIZE),
+        help="How many on a page; 20 if not given.",
+    )
+    cursor = click.option("--cursor", help="Go on after the page that named this cursor.")
+    return size(cursor(command))
 
 
 def labels_option(command: F) -> F:

@@ -11,6 +11,8 @@ from edgeplane.cli.nodes import node_id
 from edgeplane.cli.options import (
     Wishes,
     api_options,
+    cursor_options,
+    list_options,
     pass_wishes,
     wait_options,
     wait_timeout_option,
@@ -41,9 +43,7 @@ def task() -> None:
 @click.option("--node", "named", metavar="ID|NAME", help="Only tasks of this node.")
 @click.option("--type", "type", type=_KINDS)
 @click.option("--status", type=Choice([status.value for status in TaskStatus]))
-@click.option("--page", type=IntRange(min=1), help="Which page, from 1.")
-@click.option("--page-size", type=IntRange(1, 100), help="How many on a page; 20 if not given.")
-@click.option("--cursor", help="Go on after the page that named this cursor.")
+@list_options
 @api_options
 @pass_wishes
 def list_tasks(wishes: Wishes, /, named: str | None, **wanted: Any) -> None:
@@ -79,8 +79,7 @@ def show_task(wishes: Wishes, task_id: int) -> None:
 
 @task.command("log")
 @click.argument("task_id", metavar="ID", type=_IDS)
-@click.option("--page-size", type=IntRange(1, 100), help="How many on a page; 20 if not given.")
-@click.option("--cursor", help="Go on after the page that named this cursor.")
+@cursor_options
 @api_options
 @pass_wishes
 def show_log(wishes: Wishes, /, task_id: int, **wanted: Any) -> None:

@@ -31,6 +31,9 @@ from edgeplane.client.records import (
 )
 from edgeplane.model.paging import MAX_PAGE_SIZE
 
+#: Between looks at an operation whose tasks move.
+_SPACING_SECONDS = 0.5
+
 W = TypeVar("W", Task, Operation)
 
 
@@ -173,20 +176,25 @@ class Client:
             patience: seconds for which a control plane that cannot answer is asked again.
 
         """
-        with closing(News(self._connection, task_id)) as news:
+        with closing(News(self._connection, f"taskId={task_id}")) as news:
             yield from _changes(lambda: self.get_task(task_id), _face, news.wait, timeout, patience)
 
     def wait_operation(
         self, operation_id: int, timeout: float | None = None, *, patience: float = 30.0
     ) -> Iterator[Operation]:
-        """Yield the operation as it is and again at each change, as ``wait`` does."""
-        return _changes(
-            lambda: self.get_operation(operation_id),
-            lambda seen: (seen.state, seen.counts),
-            _sleep,
-            timeout,
-            patience,
-        )
+        """Yield the operation as it is and again at each change, as ``wait`` does.
+
+        However many of its tasks move, it is looked at twice a second at most.
+        """
+        wanted = f"operationId={operation_id}"
+        with closing(News(self._connection, wanted, _SPACING_SECONDS)) as news:
+            yield from _changes(
+                lambda: self.get_operation(operation_id),
+                lambda seen: (seen.state, seen.counts),
+                news.wait,
+                timeout,
+                patience,
+            )
 
     def close(self) -> None:
         """Give the connection back."""
@@ -201,7 +209,8 @@ def _passing(error: ClientError) -> bool:
 
 def _face(task: Task) -> tuple[object, ...]:
     """Return what makes a change worth telling."""
-    return task.status, task.attempts, task.next_retry_at, task.last_error
+    asked = task.cancel_requested
+    return task.status, task.attempts, task.next_retry_at, task.last_error, asked
 
 
 def _changes(
@@ -235,7 +244,3 @@ def _changes(
             return
         rest(pause, None if end is None else end - now)
         pause = min(pause * 2, 1.0)
-
-
-def _sleep(pause: float, longest: float | None) -> None:
-    time.sleep(pause if longest is None else min(pause, longest))

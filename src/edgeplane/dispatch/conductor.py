@@ -7,13 +7,16 @@ tasks; a claim lapses like a lease, and then the step is simply due again.
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterable
 from random import Random
 
 from edgeplane.dispatch import steps
+from edgeplane.dispatch.meters import StepMeters
 from edgeplane.dispatch.steps import Overtaken, Stepped
 from edgeplane.model.errors import DatabaseAway
 from edgeplane.observe.crashpoints import crash_point
+from edgeplane.observe.metrics import Metrics
 from edgeplane.store import operation_steps
 from edgeplane.store.database import Database
 from edgeplane.store.mailboxes import Lease
@@ -30,11 +33,13 @@ class Conductor:
         lease: Lease,
         tell: Callable[[Iterable[int]], None],
         poll_seconds: float,
+        metrics: Metrics | None = None,
     ) -> None:
         self._database = database
         self._lease = lease
         self._tell = tell
         self._poll_seconds = poll_seconds
+        self._meters = StepMeters(metrics or Metrics())
         self._event = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self._jitter = Random()  # noqa: S311 (spreads polls, guards nothing)
@@ -61,8 +66,9 @@ class Conductor:
                 while await self._step():
                     pass
             except DatabaseAway:
-                pass
+                self._meters.failed("away")
             except Exception:
+                self._meters.failed("unexpected")
                 # Its claim lapses: it is taken again then, and the other operations go on.
                 log.exception("a step of an operation failed; going on")
             await self._wait()
@@ -79,6 +85,7 @@ class Conductor:
             return False
         crash_point("fanout.claimed")
         operation_id, epoch = claimed
+        begun = time.monotonic()
         try:
             stepped = await self._database.step(lambda tx: steps.take(tx, operation_id, epoch))
         except Overtaken:
@@ -86,6 +93,7 @@ class Conductor:
                 lambda tx: operation_steps.release(tx, operation_id, epoch, again=True)
             )
             return True
+        self._meters.step(stepped, time.monotonic() - begun)
         self._tell_of(stepped)
         return True
 

@@ -1,9 +1,11 @@
-"""What the engine tells of its turns and deliveries: once a turn where that is possible."""
+"""What engine and conductor tell of turns, deliveries and steps: once a turn where possible."""
 
 from collections import Counter as Tally
 from typing import Protocol
 
+from edgeplane.dispatch.steps import Stepped
 from edgeplane.dispatch.work import Turn
+from edgeplane.model.progress import FINAL, STEPS, OperationState
 from edgeplane.model.tasks import Outcome, Report, Task, TaskKind, TaskStatus
 from edgeplane.observe.metrics import Metrics
 
@@ -113,3 +115,31 @@ class Meters:
         self._delivery[report.outcome].observe(seconds)
         if report.stale:
             self._stale.inc()
+
+
+class StepMeters:
+    """The instruments of one conductor."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        seconds = metrics.histogram("edgeplane_fanout_step_seconds")
+        self._seconds = {kind: seconds.labels(kind) for kind in STEPS}
+        self._nodes = metrics.histogram("edgeplane_fanout_step_nodes")
+        failed = metrics.counter("edgeplane_fanout_steps_failed_total")
+        self._failed = {reason: failed.labels(reason) for reason in ("away", "unexpected")}
+        lives = metrics.histogram("edgeplane_operation_seconds")
+        self._lives = {state: lives.labels(state.value) for state in sorted(FINAL)}
+        self._stopped = metrics.counter("edgeplane_operations_stopped_total")
+
+    def step(self, stepped: Stepped, seconds: float) -> None:
+        """Count a step that was committed, and the seconds it took."""
+        if stepped.kind is not None:
+            self._seconds[stepped.kind].observe(seconds)
+        if stepped.nodes:
+            self._nodes.observe(len(stepped.nodes))
+        if stepped.ended is not None:
+            self._lives[stepped.ended].observe(stepped.lifetime)
+            self._stopped.inc(stepped.ended is OperationState.STOPPED)
+
+    def failed(self, reason: str) -> None:
+        """Count a step that was not committed: ``away`` (the database) or ``unexpected``."""
+        self._failed[reason].inc()

@@ -14,7 +14,7 @@ from edgeplane.model import lifecycle
 from edgeplane.model import progress as rules
 from edgeplane.model.lifecycle import Place, place_of
 from edgeplane.model.operations import Operation, task_request_id
-from edgeplane.model.progress import Progress, Standing
+from edgeplane.model.progress import OperationState, Progress, Standing
 from edgeplane.model.tasks import NewTask, Task
 from edgeplane.observe.crashpoints import crash_point
 from edgeplane.services.tasks import generations, is_outdated
@@ -32,6 +32,9 @@ class Stepped:
 
     nodes: Sequence[int] = ()  #: those that have news
     again: bool = False  #: the operation calls for another step at once
+    kind: str | None = None  #: of the step; None: there was nothing to do
+    ended: OperationState | None = None  #: it has ended, and nobody has told so yet
+    lifetime: float = 0.0  #: of one that has ended, in seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +70,16 @@ def take(tx: Tx, operation_id: int, epoch: int) -> Stepped:
         replace(now, waking=did.waking, retrying=did.retrying), did.moves, tx.now
     )
     after = rules.after_step(after, did.made or {}, tx.now)
-    operations.write(tx, after)
+    operations.write(tx, now, after)
     moved_on = bool(did.nodes) or after != now or now.work_seq != seen.work_seq
     again = moved_on and rules.next_step(after) is not None
     operation_steps.release(tx, operation_id, epoch, again=again)
     crash_point("fanout.before_commit")
-    return Stepped(did.nodes, again=again)
+    kind = step.kind if step is not None else None
+    if after.state not in rules.FINAL:
+        return Stepped(did.nodes, again=again, kind=kind)
+    seconds = operation_steps.lifetime(tx, operation_id)
+    return Stepped(did.nodes, again=again, kind=kind, ended=after.state, lifetime=seconds)
 
 
 def _believed(progress: Progress) -> object:

@@ -2,7 +2,9 @@
 
 Config tasks run one at a time, oldest first: the head of the lane is served or waited for, and
 nothing overtakes it, so an older config never follows a newer one; of several configs that wait
-only the newest is sent, and takes the place of the others. Purges wait for nobody, the most urgent
+only the newest is sent, and takes the place of the others. A held config keeps its place, and what
+comes behind it waits; a held reload lets everything past, and has its turn when it is not held any
+more: no task waits for a person because of it. Purges wait for nobody, the most urgent
 first; many of them go out in one request, and however many there are, they leave the head of the
 config lane its place. A node that could not be reached gets one probe, its oldest task, whatever is
 queued.
@@ -93,16 +95,18 @@ def _without(tasks: Sequence[Task], others: Sequence[Task]) -> Sequence[Task]:
 
 
 def _free(waiting: Sequence[Task], held: frozenset[int]) -> Sequence[Task]:
-    """Leave out what a held operation keeps from beginning, and configs that come behind it."""
+    """Leave out what a held operation keeps from beginning, and what comes behind a held config.
+
+    A reload leaves nothing at the node that a later task builds on: others may go before it.
+    """
     if not held:
         return waiting
     found: list[Task] = []
     behind = False
     for task in waiting:
-        config = lane_of(task.kind) is Lane.CONFIG
         if task.operation_id in held:
-            behind |= config
-        elif not (config and behind):
+            behind |= task.kind is TaskKind.APPLY_CONFIG
+        elif not (behind and lane_of(task.kind) is Lane.CONFIG):
             found.append(task)
     return found
 

@@ -137,6 +137,10 @@ class Progress:
         return max(0, min(CHUNK, self.max_concurrency - self.count(_OUT)))
 
 
+#: Kinds of steps.
+STEPS = ("send", "wake", "retry", "take_back")
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """What is to be done next, in one transaction, for up to so many nodes."""
@@ -234,6 +238,15 @@ def next_step(progress: Progress) -> Step | None:
         if progress.counts[Standing.UNSENT] > 0:
             return Step("send", progress.room)
     return None
+
+
+def calls(before: Progress, after: Progress) -> bool:
+    """Whether somebody must step on: there is something to do, or it has just ended.
+
+    The step after its end does nothing to it; whoever takes it tells how it went.
+    """
+    ended = before.state not in FINAL and after.state in FINAL
+    return ended or next_step(after) is not None
 
 
 def may(progress: Progress, event: Event) -> bool:

@@ -54,7 +54,8 @@ class Metric:
 
 _QUICK = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LONG = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
-_SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
+_LIVES = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0)
+_SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 
 
 def _counter(name: str, text: str, *labels: str, unit: Unit = Unit.ONE) -> Metric:
@@ -176,6 +177,32 @@ _ENGINE = (
     _counter("edgeplane_connections_made_total", "Connections made to agents."),
     _counter("edgeplane_requests_sent_total", "Requests sent to agents."),
 )
+_OPERATIONS = (
+    _gauge(
+        "edgeplane_operations",
+        "Operations that have not ended, by state, from the database: the same at every replica. "
+        "1000: so many or more.",
+        "state",
+    ),
+    _times(
+        "edgeplane_operation_seconds",
+        "From when an operation was asked for to its end, by the state it ended in and by the "
+        "database's clock. One that was opened again ends once more.",
+        "state",
+        buckets=_LIVES,
+    ),
+    _counter(
+        "edgeplane_operations_stopped_total",
+        "Operations that ended because too many nodes failed (maxFailures).",
+    ),
+    _sizes("edgeplane_fanout_step_nodes", "Nodes moved on in one step, of steps that moved any."),
+    _times(
+        "edgeplane_fanout_step_seconds",
+        "What the transaction of a step took, with its wait.",
+        "step",
+    ),
+    _counter("edgeplane_fanout_steps_failed_total", "Steps that were not committed.", "reason"),
+)
 _STORE = (
     _counter(
         "edgeplane_database_errors_total",
@@ -211,7 +238,7 @@ _PROCESS = (
     _gauge("edgeplane_build_info", "Always 1; the label says which version runs.", "version"),
 )
 #: All of them, by the part of the house they tell of.
-METRICS: Final = (*_JOURNEY, *_ENGINE, *_STORE, *_PROCESS)
+METRICS: Final = (*_JOURNEY, *_ENGINE, *_OPERATIONS, *_STORE, *_PROCESS)
 
 
 class Metrics:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeplane.model.errors import DatabaseError, TooMany
-from edgeplane.model.events import TaskEvent
+from edgeplane.model.events import Event
 from edgeplane.store import events
 from edgeplane.store.database import Database
 
@@ -35,14 +35,16 @@ class Wanted:
 
     task_id: int | None = None
     node_id: int | None = None
+    operation_id: int | None = None  #: its own events, and those of its tasks
 
-    def of(self, found: Sequence[TaskEvent]) -> list[TaskEvent]:
+    def of(self, found: Sequence[Event]) -> list[Event]:
         """Return those that are wanted."""
         return [
             event
             for event in found
             if (self.task_id is None or event.task_id == self.task_id)
             and (self.node_id is None or event.node_id == self.node_id)
+            and (self.operation_id is None or event.operation_id == self.operation_id)
         ]
 
 
@@ -57,10 +59,10 @@ class Stream:
         self._wanted = wanted
         self._joined_at = joined_at  #: up to here it reads for itself
         self._offered = max(position, joined_at)
-        self._waiting: deque[TaskEvent] = deque()
+        self._waiting: deque[Event] = deque()
         self._news = asyncio.Event()
 
-    def offer(self, found: Sequence[TaskEvent]) -> None:
+    def offer(self, found: Sequence[Event]) -> None:
         """Take what the feed has read; end where too much is waiting already."""
         fresh = self._wanted.of([event for event in found if event.id > self._offered])
         self._offered = max(self._offered, found[-1].id)
@@ -76,7 +78,7 @@ class Stream:
         self._waiting.clear()
         self._news.set()
 
-    async def read(self, seconds: float) -> list[TaskEvent]:
+    async def read(self, seconds: float) -> list[Event]:
         """Return what comes next, oldest first; nothing when time is up or the stream has ended.
 
         Raises:
@@ -97,14 +99,14 @@ class Stream:
     def _behind(self) -> bool:
         return self.position < self._joined_at
 
-    async def _catch_up(self) -> list[TaskEvent]:
+    async def _catch_up(self) -> list[Event]:
         last = self.position
         found = await self._database.read(lambda tx: events.behind(tx, last))
         found = [event for event in found if event.id <= self._joined_at]
         self.position = found[-1].id if found else self._joined_at
         return self._wanted.of(found)
 
-    def _take(self) -> list[TaskEvent]:
+    def _take(self) -> list[Event]:
         found = list(self._waiting)
         self._waiting.clear()
         self._news.clear()
@@ -224,7 +226,7 @@ class Feed:
             return 0.0
         return _HOLE_SECONDS if self._holes.since else POLL_SECONDS
 
-    async def _read(self) -> list[TaskEvent]:
+    async def _read(self) -> list[Event]:
         """Read what is next and may be passed."""
         last = self._position
         found = await self._database.read(lambda tx: events.behind(tx, last))

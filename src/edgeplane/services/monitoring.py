@@ -70,6 +70,8 @@ class Monitoring:
         in_flight.clear()
         nodes = self._metrics.gauge("edgeplane_nodes")
         nodes.clear()
+        operations = self._metrics.gauge("edgeplane_operations")
+        operations.clear()
         due = self._metrics.gauge("edgeplane_oldest_due_mailbox_age_seconds")
         due.set(float("nan") if found is None else found.due_mailbox)
         probe = self._metrics.gauge("edgeplane_oldest_due_probe_age_seconds")
@@ -79,6 +81,8 @@ class Monitoring:
                 nodes.labels(status).set(number)
             _set(self._metrics, "edgeplane_oldest_pending_age_seconds", found.pending)
             _set(self._metrics, "edgeplane_oldest_in_flight_age_seconds", found.in_flight)
+            for state, number in found.operations.items():
+                operations.labels(state.value).set(number)
 
 
 def _set(metrics: Metrics, name: str, by_lane: Mapping[Lane, float]) -> None:

@@ -89,7 +89,7 @@ def _change(tx: Tx, operation_id: int, rule: Callable[[Progress], Progress]) -> 
     before = operations.lock(tx, operation_id)
     if before is None:
         raise NotFound(f"operation {operation_id} not found")
-    operations.write(tx, rule(before))
+    operations.write(tx, before, rule(before))
     return _there(tx, operation_id)
 
 

@@ -1,33 +1,38 @@
-"""How long the oldest has waited: looks that cost the same however long the history is."""
+"""What waits, and for how long: looks that cost the same however long the history is."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Select, bindparam, select
 
+from edgeplane.model.progress import FINAL, OperationState
 from edgeplane.model.tasks import Lane, TaskKind, TaskStatus, lane_of
 from edgeplane.store import node_health
 from edgeplane.store.prepared import Items, Prepared, moment
-from edgeplane.store.rows import agent_tasks, node_mailboxes
+from edgeplane.store.rows import agent_tasks, node_mailboxes, operations
 from edgeplane.store.workers import Tx
 
 #: So many of the lowest ids are looked at for the one that has waited longest. A task that was
 #: retried long after it was made has a low id and a short wait: it must not hide the next ones.
 LOOKED_AT = 64
+#: So many operations in one state are counted at most.
+MOST_OPERATIONS = 1000
 
 _T = agent_tasks.c
 _M = node_mailboxes.c
+_O = operations.c
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ages:
-    """In seconds, by lane; 0 where there is none."""
+    """In seconds, by lane, 0 where there is none; and how many operations are under way."""
 
     pending: dict[Lane, float]
     in_flight: dict[Lane, float]
     due_mailbox: float
     due_probe: float
     nodes: dict[str, int]  #: not an age: how many, by status
+    operations: dict[OperationState, int]  #: how many have not ended, by state
 
 
 def _lowest(_: Items) -> Select[tuple[datetime | None, datetime]]:
@@ -46,8 +51,19 @@ OLDEST_DUE = Prepared(
 )
 
 
+#: One range of the index of lists.
+IN_STATE = Prepared(
+    lambda _: (
+        select(_O.id).where(_O.state == bindparam("state")).order_by(_O.id).limit(MOST_OPERATIONS)
+    )
+)
+
+
 def oldest(tx: Tx) -> Ages:
-    """Look how long the oldest pending task, running attempt and due mailbox have been so."""
+    """Look how long the oldest pending task, running attempt and due mailbox have been so.
+
+    And how many operations have not ended.
+    """
     pending, in_flight = dict.fromkeys(Lane, 0.0), dict.fromkeys(Lane, 0.0)
     for kind in TaskKind:
         lane = lane_of(kind)
@@ -55,12 +71,14 @@ def oldest(tx: Tx) -> Ages:
         pending[lane] = max(pending[lane], _longest(tx, kind, TaskStatus.PENDING, 1))
         in_flight[lane] = max(in_flight[lane], _longest(tx, kind, TaskStatus.RUNNING, 0))
     due = [row[0] for row in OLDEST_DUE.rows(tx, {"now": tx.now})]
+    open_ones = [state for state in OperationState if state not in FINAL]
     return Ages(
         pending=pending,
         in_flight=in_flight,
         due_mailbox=_age(tx, due),
         due_probe=node_health.overdue_seconds(tx),
         nodes=node_health.counts(tx),
+        operations={s: len(IN_STATE.rows(tx, {"state": s.value})) for s in open_ones},
     )
 
 

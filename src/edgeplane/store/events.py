@@ -1,4 +1,4 @@
-"""The events table: each move of a task, appended in the transaction that made the move.
+"""The events table: each move of a task or an operation, appended in its own transaction.
 
 Ids and what a reader may rely on
 ---------------------------------
@@ -24,7 +24,8 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, func, insert, select
 
-from edgeplane.model.events import TaskEvent, type_of
+from edgeplane.model.events import Event, type_of
+from edgeplane.model.progress import OperationState
 from edgeplane.model.tasks import Task
 from edgeplane.store.prepared import Prepared, moment, written
 from edgeplane.store.rows import events
@@ -36,11 +37,13 @@ GRACE_SECONDS = 2.0
 SETTLED_SECONDS = 60.0
 #: So many ids are looked at in one step, however many there are.
 WINDOW = 2000
+#: Instead of a task or a node: these columns are older than events of operations, and NOT NULL.
+_NONE = 0
 
 _E = events.c
-_COLUMNS = (_E.id, _E.at, _E.type, _E.task_id, _E.node_id, _E.status, _E.attempt)
+_COLUMNS = (_E.id, _E.at, _E.type, _E.task_id, _E.node_id, _E.status, _E.attempt, _E.operation_id)
 #: In the order of the table's columns.
-_NEW = ("at", "type", "task_id", "node_id", "status", "attempt")
+_NEW = ("at", "type", "task_id", "node_id", "status", "attempt", "operation_id")
 _INSERT = Prepared(lambda items: insert(events).values(items.rows(_NEW)))
 _BEHIND = Prepared(
     lambda _: (
@@ -71,18 +74,26 @@ def append(tx: Tx, what: Sequence[Told]) -> None:
     if what:
         at = written(tx.now)
         rows = [
-            (at, kind, task.id, task.node_id, task.status.value, task.attempts)
+            (
+                *(at, kind, task.id, task.node_id),
+                *(task.status.value, task.attempts, task.operation_id),
+            )
             for kind, task in what
         ]
         _INSERT.insert_rows(tx, rows)
 
 
-def behind(tx: Tx, last: int, limit: int = WINDOW) -> list[TaskEvent]:
+def append_of_operation(tx: Tx, kind: str, operation_id: int, state: OperationState) -> None:
+    """Tell that an operation moved in this transaction; it is of no task and no node."""
+    _INSERT.insert_rows(tx, [(written(tx.now), kind, _NONE, _NONE, state.value, 0, operation_id)])
+
+
+def behind(tx: Tx, last: int, limit: int = WINDOW) -> list[Event]:
     """Return the events behind an id that are committed, oldest first."""
     return [_event(row) for row in _BEHIND.rows(tx, {"last": last, "most": limit})]
 
 
-def newest(tx: Tx, limit: int = WINDOW) -> list[TaskEvent]:
+def newest(tx: Tx, limit: int = WINDOW) -> list[Event]:
     """Return the newest events, oldest first."""
     return [_event(row) for row in reversed(_NEWEST.rows(tx, {"most": limit}))]
 
@@ -118,7 +129,7 @@ class Holes:
 
     since: dict[int, float] = field(default_factory=dict)  #: of this machine's monotonic clock
 
-    def before_first(self, position: int, found: Sequence[TaskEvent], now: float) -> int:
+    def before_first(self, position: int, found: Sequence[Event], now: float) -> int:
         """Return how many events stand before the first hole; remember the holes."""
         noted: dict[int, float] = {}
         whole = len(found)
@@ -134,7 +145,7 @@ class Holes:
         """Whether one of them has been there long enough to be looked into."""
         return any(now - since >= GRACE_SECONDS for since in self.since.values())
 
-    def passable(self, found: Sequence[TaskEvent], unseen: set[int], now: float) -> int:
+    def passable(self, found: Sequence[Event], unseen: set[int], now: float) -> int:
         """Return how many events may be passed, after a dirty read that came later than they did.
 
         ``unseen``: the ids it found which are not among them.
@@ -147,7 +158,7 @@ class Holes:
         return len(found)
 
 
-def start_of(recent: Sequence[TaskEvent], peeked: set[int], now: datetime) -> int:
+def start_of(recent: Sequence[Event], peeked: set[int], now: datetime) -> int:
     """Return where to begin to read so that nothing which is not committed yet is missed.
 
     Args:
@@ -166,19 +177,20 @@ def start_of(recent: Sequence[TaskEvent], peeked: set[int], now: datetime) -> in
     return position
 
 
-def _is_in(unseen: int | None, event: TaskEvent) -> bool:
+def _is_in(unseen: int | None, event: Event) -> bool:
     return unseen is not None and unseen < event.id
 
 
-def _event(row: Sequence[Any]) -> TaskEvent:
+def _event(row: Sequence[Any]) -> Event:
     at = moment(row[1])
     assert at is not None  # the column is NOT NULL
-    return TaskEvent(
+    return Event(
         id=row[0],
         at=at,
         type=row[2],
-        task_id=row[3],
-        node_id=row[4],
+        task_id=row[3] or None,
+        node_id=row[4] or None,
         status=row[5],
         attempt=row[6],
+        operation_id=row[7],
     )

@@ -5,12 +5,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, case, literal, null, or_, select, union
+from sqlalchemy import (
+    ColumnElement,
+    Exists,
+    Select,
+    bindparam,
+    case,
+    literal,
+    null,
+    or_,
+    select,
+    union,
+)
 
+from edgeplane.model.progress import HELD
 from edgeplane.model.tasks import Lane, Task, TaskKind, TaskStatus
 from edgeplane.store import tasks
 from edgeplane.store.prepared import Items, Prepared
-from edgeplane.store.rows import LANE_INDEX, agent_tasks
+from edgeplane.store.rows import LANE_INDEX, agent_tasks, operations
 from edgeplane.store.workers import Tx
 
 log = logging.getLogger(__name__)
@@ -72,10 +84,19 @@ def _windowed(_: Items) -> Select[Any]:
         .order_by(_T.lane_rank.desc(), _T.id.desc())
         .limit(1)
     )
-    parts = [running, newest, _first(node, config), _first(node, config, waits, expired)]
+    # Held reloads let the lane past: however many there are, they must not fill the window.
+    free = or_(_T.type != TaskKind.RELOAD.value, ~_held())
+    parts = [running, newest, _first(node, config, free), _first(node, config, waits, expired)]
     parts.append(_first(node, purge, waits, due))
     ids = union(*(select(part.subquery().c.id) for part in parts)).subquery()
     return select(*_fields()).join_from(ids, agent_tasks, _T.id == ids.c.id)
+
+
+def _held() -> Exists:
+    """Tell whether a task's operation keeps it from beginning."""
+    of_task = operations.c.id == _T.operation_id
+    states = [operations.c.state == state.value for state in sorted(HELD)]
+    return select(operations.c.id).where(of_task, or_(*states)).correlate(agent_tasks).exists()
 
 
 def _first(*conditions: ColumnElement[bool]) -> Select[Any]:

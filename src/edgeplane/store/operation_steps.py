@@ -90,6 +90,13 @@ def release(tx: Tx, operation_id: int, epoch: int, *, again: bool) -> None:
     )
 
 
+def lifetime(tx: Tx, operation_id: int) -> float:
+    """Return how many seconds an operation took that has ended, by the database's clock."""
+    query = select(_O.created_at, _O.finished_at).where(_O.id == operation_id)
+    created_at, finished_at = tx.conn.execute(query).one()
+    return max(0.0, float((finished_at - created_at).total_seconds()))
+
+
 def release_all(tx: Tx) -> None:
     """Let every operation that somebody steps with be due at once."""
     tx.conn.execute(

@@ -11,10 +11,12 @@ from sqlalchemy import Select, bindparam, case, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from edgeplane.model import progress as rules
+from edgeplane.model.events import EventType, type_of_change
 from edgeplane.model.operations import NewOperation, Operation, resolve_limit
 from edgeplane.model.paging import TOTAL_CAP, Page, PageRequest, cut_page
 from edgeplane.model.progress import HELD, OperationState, Progress, Standing
 from edgeplane.model.tasks import Task, TaskKind
+from edgeplane.store import events
 from edgeplane.store.prepared import Prepared, moment
 from edgeplane.store.rows import STATE_INDEX, operations
 from edgeplane.store.workers import Tx
@@ -86,7 +88,9 @@ def add(tx: Tx, asked: NewOperation, counts: Mapping[Standing, int]) -> int | No
         key: Any = tx.conn.execute(insert(operations).values(values)).inserted_primary_key
     except IntegrityError:
         return None  # of the statement alone: the transaction goes on
-    return int(key[0])
+    operation_id = int(key[0])
+    events.append_of_operation(tx, EventType.OP_CREATED.value, operation_id, OperationState.RUNNING)
+    return operation_id
 
 
 def by_request_id(tx: Tx, request_id: str) -> tuple[int, bytes] | None:
@@ -196,8 +200,11 @@ def lock(tx: Tx, operation_id: int) -> Progress | None:
     return _progress(rows[0]) if rows else None
 
 
-def write(tx: Tx, after: Progress) -> None:
-    """Write how far an operation is; it is held. One that nobody steps with is due as it calls."""
+def write(tx: Tx, before: Progress, after: Progress) -> None:
+    """Write how far an operation is, and tell where it moved; it is held.
+
+    One that nobody steps with is due as it calls.
+    """
     values = {
         "state": after.state.value,
         "reason": after.reason,
@@ -208,7 +215,7 @@ def write(tx: Tx, after: Progress) -> None:
         "finished_at": after.finished_at,
         **{standing.value: after.counts[standing] for standing in _STANDINGS},
     }
-    due = tx.now if rules.next_step(after) is not None else None
+    due = tx.now if rules.calls(before, after) else None
     _WRITE.change(
         tx,
         {
@@ -218,6 +225,8 @@ def write(tx: Tx, after: Progress) -> None:
             **{f"v_{name}": value for name, value in values.items()},
         },
     )
+    if (kind := type_of_change(before, after)) is not None:
+        events.append_of_operation(tx, kind, after.id, after.state)
 
 
 def count_moves(tx: Tx, moves: Sequence[tuple[Task, Task]]) -> bool:
@@ -239,8 +248,8 @@ def count_moves(tx: Tx, moves: Sequence[tuple[Task, Task]]) -> bool:
         before = _progress(row)
         after, call = rules.counted(before, of_operation[before.id], tx.now)
         if call or after != before:
-            write(tx, after)
-            calls |= call
+            write(tx, before, after)
+            calls |= call or rules.calls(before, after)
     return calls
 
 

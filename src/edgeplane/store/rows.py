@@ -271,7 +271,8 @@ task_attempts = Table(
     **_INNODB,
 )
 
-#: Append-only, and pruned from its beginning: every move of a task. Ids are never used again.
+#: Append-only, and pruned from its beginning: every move of a task, and of an operation (of no task
+#: and no node: 0). Ids are never used again.
 events = Table(
     "events",
     metadata,
@@ -282,6 +283,7 @@ events = Table(
     Column("node_id", Id, nullable=False),
     Column("status", exact(16), nullable=False),
     Column("attempt", Integer, nullable=False),
+    Column("operation_id", Id),
     sqlite_autoincrement=True,
     **_INNODB,
 )

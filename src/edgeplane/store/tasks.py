@@ -301,6 +301,7 @@ def _fresh(task: NewTask, task_id: int, generation: int | None, tx: Tx) -> Task:
         started_at=None,
         finished_at=None,
         updated_at=tx.now,
+        operation_id=task.operation_id,
     )
 
 

@@ -9,6 +9,7 @@ from edgeplane.model.lifecycle import begin
 from edgeplane.model.users import Role
 from edgeplane.services import feed
 from edgeplane.store import events, task_moves, users
+from kit.operations import Stepper
 from kit.streams import following
 
 
@@ -49,6 +50,7 @@ async def test_an_event_says_where_the_task_stands(either_house, follow):
         "type": "created",
         "taskId": task.id,
         "nodeId": node,
+        "operationId": None,
         "status": "pending",
         "attempt": 0,
     }
@@ -99,6 +101,34 @@ async def test_a_filter_lets_through_what_was_asked_for(either_house, follow, by
         await started(either_house, other)
         await started(either_house, mine)
         assert await stream.take(1) == [("begun", mine.id)]
+
+
+async def test_an_operation_is_followed_with_its_tasks(either_house, follow):
+    """Its own events are of no task and no node; those of other tasks are not let through."""
+    node = await either_house.node()
+    await either_house.task(node)
+    operator = either_house.callers[Role.OPERATOR]
+    body = {"type": "reload", "target": {"all": True}}
+    first, other = [(await operator.data("/operations/create", body))["id"] for _ in range(2)]
+    async with follow(f"operationId={first}", last=0) as stream:
+        await Stepper(either_house.database).all()
+        await operator.data("/operations/pause", {"id": other})
+        await operator.data("/operations/pause", {"id": first})
+        created, task, paused = [await stream.next() for _ in range(3)]
+    (of_it,) = (await operator.data(f"/operations/{first}/tasks"))["list"]
+    assert (task["type"], task["taskId"]) == ("created", of_it["id"])
+    assert (task["nodeId"], task["operationId"]) == (node, first)
+    assert {"id", "at"} < created.keys()
+    assert {**paused, "id": 0, "at": ""} == {
+        "id": 0,
+        "at": "",
+        "type": "op-paused",
+        "taskId": None,
+        "nodeId": None,
+        "operationId": first,
+        "status": "paused",
+        "attempt": 0,
+    }
 
 
 async def test_a_long_absence_is_made_up_for_in_steps(either_house, follow, monkeypatch):
@@ -217,7 +247,9 @@ async def test_what_is_no_id_is_refused(house, last):
     assert answer.brief == (400, 2002)
 
 
-@pytest.mark.parametrize("query", ["taskId=0", "nodeId=x", "taskID=1", "type=created"])
+@pytest.mark.parametrize(
+    "query", ["taskId=0", "nodeId=x", "taskID=1", "operationId=0", "type=created"]
+)
 async def test_what_is_no_filter_is_refused(house, query):
     """Nobody follows everything by a slip of the pen."""
     answer = await house.callers[Role.VIEWER].call("GET", "/events", query=query)

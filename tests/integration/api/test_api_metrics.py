@@ -11,6 +11,7 @@ from edgeplane.api.app import make_app
 from edgeplane.model.clock import utc_now
 from edgeplane.model.errors import DatabaseAway
 from edgeplane.model.tasks import TaskKind
+from edgeplane.model.users import Role
 from edgeplane.services import monitoring
 from edgeplane.store import node_health
 from kit.asgi import Caller, call_raw
@@ -159,6 +160,20 @@ async def test_nodes_are_counted_by_status(either_house):
     found = {key[1]: n for key, n in seen.items() if key[0] == "edgeplane_nodes"}
     assert found == {"online": 1, "offline": 0, "maintenance": 0, "disabled": 1}
     assert 3600 <= seen["edgeplane_oldest_due_probe_age_seconds",] < 3700
+
+
+async def test_operations_under_way_are_counted_by_state(either_house):
+    """From the database; those that have ended are history, and left out."""
+    house = either_house
+    await house.node()
+    operator = house.callers[Role.OPERATOR]
+    body = {"type": "reload", "target": {"all": True}}
+    ids = [(await operator.data("/operations/create", body))["id"] for _ in range(4)]
+    await operator.data("/operations/pause", {"id": ids[0]})
+    await operator.data("/operations/cancel", {"id": ids[1]})
+    _, seen = await look(house.app)
+    found = {key[1]: n for key, n in seen.items() if key[0] == "edgeplane_operations"}
+    assert found == {"running": 2, "paused": 1, "stopping": 0, "cancelling": 0}
 
 
 async def test_the_database_is_asked_once_in_a_while(house, monkeypatch):

@@ -1,11 +1,14 @@
 """The conductor beside the engine: from an operation asked for to its end."""
 
+import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from edgeplane.dispatch.conductor import Conductor
 from edgeplane.model.progress import OperationState, Standing
+from edgeplane.observe.metrics import Metrics
 from edgeplane.services import operations as rule
 from edgeplane.store import operations
 from edgeplane.store.mailboxes import Lease
@@ -27,10 +30,10 @@ async def database(url):
 
 
 @asynccontextmanager
-async def conducting(database, running, *, owner="me", poll=60.0, seconds=10.0):
+async def conducting(database, running, *, owner="me", poll=60.0, seconds=10.0, metrics=None):
     """Run a conductor that the engine calls."""
     lease = Lease(owner=owner, seconds=seconds)
-    conductor = Conductor(database, lease, running.hints.tell, poll)
+    conductor = Conductor(database, lease, running.hints.tell, poll, metrics)
     running.engine.on_call(conductor.call)
     conductor.start()
     try:
@@ -84,6 +87,70 @@ async def test_failures_stop_it_while_it_runs(database):
     assert counted == {name: number for name, number in found.counts.items() if number}
 
 
+def counted(metrics):
+    """Return the samples of operations and steps that are not zero, by name and labels."""
+    return {
+        (sample.name.removeprefix("edgeplane_"), *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(metrics.text().decode())
+        for sample in family.samples
+        if "_bucket" not in sample.name
+        and sample.value
+        and ("operation" in sample.name or "fanout" in sample.name)
+    }
+
+
+async def told_of(metrics, number):
+    """Wait until so many ends of operations are counted; return what is counted."""
+
+    def ends():
+        found = counted(metrics)
+        done = sum(n for key, n in found.items() if key[0] == "operation_seconds_count")
+        return found if done >= number else None
+
+    async with asyncio.timeout(20):
+        while (found := ends()) is None:
+            await asyncio.sleep(0.01)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("call", "state", "sent"), [(Call.succeed, "done", 3), (Call.fail, "stopped", 1)]
+)
+async def test_each_end_is_counted_once(database, call, state, sent):
+    """Whoever brought it about; with how long it took, and what the steps did for it."""
+    await database.write(lambda tx: add_nodes(tx, 3))
+    metrics, limit = Metrics(), str(sent)
+    async with (
+        running_engine(database, ScriptedTransport(at_once=call)) as running,
+        conducting(database, running, metrics=metrics) as conductor,
+    ):
+        for number in (1, 2):
+            await rule.create(database, new_operation(concurrency_limit=limit, failure_limit="1"))
+            conductor.call()
+            found = await told_of(metrics, number)
+    assert found["operation_seconds_count", state] == 2
+    assert 0 < found["operation_seconds_sum", state] < 60
+    assert found.get(("operations_stopped_total",), 0) == (2 if state == "stopped" else 0)
+    assert found["fanout_step_nodes_sum",] == 2 * sent
+    assert found["fanout_step_seconds_count", "send"] == 2
+    assert ("fanout_steps_failed_total", "unexpected") not in found
+
+
+async def test_an_operation_taken_back_at_once_is_counted(database):
+    """No step of the conductor and no turn of the engine ended it."""
+    await database.write(lambda tx: add_nodes(tx, 1))
+    metrics = Metrics()
+    async with (
+        running_engine(database, ScriptedTransport(at_once=Call.succeed)) as running,
+        conducting(database, running, metrics=metrics) as conductor,
+    ):
+        made = await rule.create(database, new_operation())
+        await rule.cancel(database, made.progress.id, "me")
+        conductor.call()
+        found = await told_of(metrics, 1)
+    assert found["operation_seconds_count", "cancelled"] == 1
+
+
 async def test_another_replica_goes_on_where_one_died(database):
     """The claim of the dead one lapses; a poll finds the operation due."""
     await database.write(lambda tx: add_nodes(tx, 5))
@@ -128,7 +195,7 @@ async def test_one_that_cannot_be_stepped_stops_no_other(database, monkeypatch, 
     await database.write(lambda tx: add_nodes(tx, 2))
     bad = (await rule.create(database, new_operation())).progress.id
     good = (await rule.create(database, new_operation())).progress.id
-    plain = steps.take
+    plain, metrics = steps.take, Metrics()
 
     def take(tx, operation_id, epoch):
         if operation_id == bad:
@@ -139,8 +206,9 @@ async def test_one_that_cannot_be_stepped_stops_no_other(database, monkeypatch, 
     transport = ScriptedTransport(at_once=Call.succeed)
     async with (
         running_engine(database, transport) as running,
-        conducting(database, running, poll=0.05),
+        conducting(database, running, poll=0.05, metrics=metrics),
     ):
         found = await database.until(in_state(good, OperationState.DONE))
     assert found.counts[Standing.SUCCESS] == 2
     assert "a step of an operation failed" in caplog.text
+    assert counted(metrics)["fanout_steps_failed_total", "unexpected"] >= 1

@@ -1,6 +1,8 @@
 """Operations, step by step and turn by turn: sent, held, stopped, taken back, tried again."""
 
+from dataclasses import replace
 from datetime import timedelta
+from unittest.mock import ANY
 
 import pytest
 from sqlalchemy import select
@@ -73,6 +75,8 @@ async def test_an_operation_is_sent_to_every_node_once(stepper, turner, fleet, e
     found = await stepper.look(operation_id)
     assert (found.state, found.counts[S.SUCCESS]) == (OperationState.DONE, 5)
     assert found.finished_at is not None
+    assert [each.ended for each in await stepper.all()] == [OperationState.DONE]
+    assert await stepper.look(operation_id) == replace(found, epoch=found.epoch + 1, work_seq=ANY)
     assert await stepper.all() == []
 
 
@@ -167,7 +171,7 @@ async def test_a_step_that_was_overtaken_on_its_way_leaves_nothing(stepper, flee
     def pause_first(tx, which):
         before = plain(tx, which)
         assert before is not None
-        operations.write(tx, progress_rules.pause(before))
+        operations.write(tx, before, progress_rules.pause(before))
         return plain(tx, which)
 
     monkeypatch.setattr(steps.operations, "lock", pause_first)
@@ -207,7 +211,8 @@ async def test_a_node_that_is_gone_does_not_block_the_window(stepper, turner, fl
     await stepper.all()
     found = await stepper.look(operation_id)
     assert (found.counts[S.PENDING], found.counts[S.UNSENT]) == (1, 1)
-    turn = await turner.take(now=turn.next_due)
+    # The probe's back-off may have been shorter than it took to make the next task.
+    turn = await turner.take(now=turn.next_due + timedelta(seconds=60))
     assert len(turn.begun) == 2
     found = await stepper.look(operation_id)
     assert (found.counts[S.RUNNING], found.counts[S.UNREACHABLE]) == (1, 1)
@@ -277,7 +282,7 @@ async def test_a_held_task_still_meets_its_deadline(stepper, turner, fleet):
 async def test_a_held_config_keeps_its_place_in_the_lane(stepper, turner, fleet, ask):
     """What was asked for after it does not overtake; a purge does; cancelled, it makes way."""
     (node,) = await fleet(1)
-    operation_id = await stepper.ask(kind=TaskKind.RELOAD, payload="{}")
+    operation_id = await stepper.ask(kind=TaskKind.APPLY_CONFIG, payload="{}")
     await stepper.all()
     await rule.pause(stepper.database, operation_id)
     (behind,) = await ask(node)
@@ -347,6 +352,8 @@ async def test_before_anything_is_sent_a_cancel_is_the_end(stepper, fleet):
     operation_id = await stepper.ask()
     done = await rule.cancel(stepper.database, operation_id, "admin")
     assert done.progress.state is OperationState.CANCELLED
+    (told,) = await stepper.all()
+    assert (told.ended, told.kind, list(told.nodes)) == (OperationState.CANCELLED, None, [])
     assert await stepper.all() == []
     assert (await stepper.look(operation_id)).counts[S.UNSENT] == 2
 

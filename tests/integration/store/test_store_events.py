@@ -88,6 +88,31 @@ async def test_a_deadline_that_passed_is_told(database, created):
     assert (await told(database))[-1] == ("expired", "failed", 0)
 
 
+async def test_a_cancel_is_told_when_it_is_asked_for(database, created):
+    """While an attempt is out: once, however often, and again when that is back."""
+
+    def run(tx):
+        running = begin(tx, created)
+        asked = lifecycle.cancel(running, tx.now)
+        task_moves.write_moved(tx, [(running, asked)])
+        task_moves.write_moved(tx, [(asked, lifecycle.cancel(asked, tx.now))])
+        settle(tx, asked, Outcome.UNANSWERED)
+
+    await database.write(run)
+    assert (await told(database))[1:] == [
+        ("begun", "running", 1),
+        ("cancelling", "running", 1),
+        ("cancelled", "cancelled", 1),
+    ]
+
+
+async def test_a_cancel_of_what_waits_is_one_event(database, created):
+    """It has ended at once."""
+    cancelled = lifecycle.cancel(created, created.created_at)
+    await database.write(lambda tx: task_moves.write_moved(tx, [(created, cancelled)]))
+    assert (await told(database))[1:] == [("cancelled", "cancelled", 0)]
+
+
 async def test_a_time_that_is_put_off_is_no_event(database, created):
     """The next try moved: nothing happened to the task."""
 

@@ -1,6 +1,7 @@
 """A small HTTP server that answers what a test scripts, and keeps what it was asked."""
 
 import json
+import queue
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -93,6 +94,12 @@ class FakeApi:
         """Script any bytes."""
         self.answers.setdefault((method, path), []).append((status, body, dict(headers)))
 
+    def stream(self, path):
+        """Script an event stream; what is put into the queue is sent, None ends it."""
+        chunks = queue.SimpleQueue()
+        self.raw("GET", path, chunks, headers={"Content-Type": "text/event-stream"})
+        return chunks
+
     def take(self, request):
         """Return the next answer to a request."""
         self.requests.append(request)
@@ -120,10 +127,13 @@ def serve(fake):
                 self.close_connection = True
                 return
             self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            for name, value in {**_framing(body), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            if isinstance(body, bytes):
+                self.wfile.write(body)
+            else:
+                _stream(body, self.wfile)
 
         do_GET = do_POST = _answer  # noqa: N815 - names http.server wants
 
@@ -132,3 +142,19 @@ def serve(fake):
     fake.url = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     return server
+
+
+def _framing(body):
+    if isinstance(body, bytes):
+        return {"Content-Length": str(len(body))}
+    return {"Transfer-Encoding": "chunked"}
+
+
+def _stream(chunks, out):
+    """Send what comes until None, or until whoever listened has hung up."""
+    try:
+        while (chunk := chunks.get(timeout=20)) is not None:
+            out.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+        out.write(b"0\r\n\r\n")
+    except OSError:
+        pass

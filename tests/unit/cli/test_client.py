@@ -3,6 +3,7 @@
 import inspect
 import json
 import socket
+import threading
 
 import msgspec
 import pytest
@@ -274,6 +275,61 @@ def test_waiting_is_told_by_the_event_stream(api, monkeypatch):
     (asked,) = [request for request in api.requests if "/events" in request.path]
     assert asked.path.endswith("?taskId=12")
     assert asked.headers["Authorization"] == "Bearer t"
+
+
+BEGIN = b"retry: 2000\n\nid: 1\n\n"
+LIFE = b": \nid: 1\n\n"
+EVENT = b"id: 2\nevent: begun\ndata: {}\n\n"
+
+
+def test_a_sign_of_life_is_no_news(api):
+    """Nothing is asked for while nothing happens; an event is looked after, in pieces too."""
+    stream = api.stream("/api/v1/events")
+    stream.put(BEGIN)
+    api.answer("GET", "/api/v1/agent-tasks/12", TASK)
+    for _ in range(50):
+        stream.put(LIFE)
+
+    def end():
+        api.answers.clear()
+        api.answer("GET", "/api/v1/agent-tasks/12", {**TASK, "status": "success"})
+        stream.put(EVENT[:9])
+        stream.put(EVENT[9:])
+
+    ending = threading.Timer(0.5, end)
+    ending.start()
+    assert [task.status for task in Client(api.url, "t").wait(12)] == ["pending", "success"]
+    assert len(looks(api)) == 3
+    ending.join()
+
+
+def test_a_stream_that_says_nothing_is_left(api, monkeypatch):
+    """A proxy that keeps back what it gets: the task is asked again at intervals."""
+    monkeypatch.setattr("edgeplane.client.news._OPEN_SECONDS", 0.1)
+    api.stream("/api/v1/events")
+    api.answer("GET", "/api/v1/agent-tasks/12", TASK)
+    api.answer("GET", "/api/v1/agent-tasks/12", {**TASK, "status": "success"})
+    assert [task.status for task in Client(api.url, "t").wait(12)] == ["pending", "success"]
+
+
+def test_a_stream_that_falls_silent_is_left(api, monkeypatch):
+    """No sign of life for too long: it is looked at, and asked again at intervals."""
+    monkeypatch.setattr("edgeplane.client.news.SILENCE_SECONDS", 0.1)
+    api.stream("/api/v1/events").put(BEGIN)
+    api.answer("GET", "/api/v1/agent-tasks/12", TASK)
+    api.answer("GET", "/api/v1/agent-tasks/12", TASK)
+    api.answer("GET", "/api/v1/agent-tasks/12", {**TASK, "status": "success"})
+    assert [task.status for task in Client(api.url, "t").wait(12)] == ["pending", "success"]
+
+
+def test_a_stream_is_hung_up_with_the_wait(api):
+    """When time is up while it goes on: its thread ends too."""
+    api.stream("/api/v1/events").put(BEGIN)
+    api.answer("GET", "/api/v1/agent-tasks/12", TASK)
+    before = set(threading.enumerate())
+    list(Client(api.url, "t").wait(12, timeout=0.2))
+    assert not [one for one in set(threading.enumerate()) - before if one.name == "news"]
+    assert len(looks(api)) == 3
 
 
 @pytest.mark.parametrize("status", [404, 429])

@@ -111,6 +111,34 @@ def test_waiting_shows_progress_and_names_the_failures(created, edgeplane):
     assert "failed" in outcome.out
 
 
+def test_a_watch_is_told_and_looks_twice_a_second_at_most(logged_in, edgeplane, monkeypatch):
+    """However many of its tasks move; what happened meanwhile is seen by the last look."""
+    path = "/api/v1/operations/5"
+    stream = logged_in.stream("/api/v1/events")
+    stream.put(b"retry: 2000\n\nid: 1\n\n")
+    pauses, take = [], logged_in.take
+
+    def moving(request):
+        for _ in range(200 if request.path == path else 0):
+            stream.put(b"id: 2\nevent: succeeded\ndata: {}\n\n")
+        return take(request)
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            logged_in.answers["GET", path] = []
+            logged_in.answer("GET", path, DONE)
+
+    monkeypatch.setattr(logged_in, "take", moving)
+    monkeypatch.setattr("edgeplane.client.news.time.sleep", sleep)
+    logged_in.answer("GET", path, OPERATION)
+    assert edgeplane("op", "watch", "5").code == 0
+    assert len(pauses) == 2
+    assert all(0 < pause <= 0.5 for pause in pauses), pauses
+    (asked,) = [request for request in logged_in.requests if "/events" in request.path]
+    assert asked.path.endswith("?operationId=5")
+
+
 def test_a_watch_ends_as_the_operation_does(logged_in, edgeplane):
     """0 where nothing failed, 1 where it was stopped, 6 where it has not ended in time."""
     path = "/api/v1/operations/5"

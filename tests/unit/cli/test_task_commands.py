@@ -146,6 +146,18 @@ def test_a_task_is_cancelled(logged_in, edgeplane):
     assert edgeplane("task", "watch", "12").err == "task 12: superseded by task 13\n"
 
 
+def test_a_watch_tells_that_a_cancel_was_asked_for(logged_in, edgeplane):
+    """While the attempt is still out."""
+    running = {**TASK, "status": "running", "attempts": 1}
+    for seen in (running, running, {**running, "cancelRequested": True}, ENDED):
+        logged_in.answer("GET", "/api/v1/agent-tasks/12", seen)
+    assert edgeplane("task", "watch", "12").err.splitlines() == [
+        "task 12: running, attempt 1",
+        "task 12: running, attempt 1, to be cancelled",
+        "task 12: success, attempt 1: Reload completed",
+    ]
+
+
 def test_the_log_shows_each_attempt(logged_in, edgeplane):
     """When, where to, by whom, how it ended, and what was captured; nothing steers the terminal."""
     out = {

@@ -121,7 +121,7 @@ def test_the_dashboard_has_its_rows():
     text = (ROOT / "deploy/grafana/edgeplane.json").read_text(encoding="utf-8")
     panels = json.loads(text)["panels"]
     rows = [panel["title"] for panel in panels if panel["type"] == "row"]
-    assert rows == ["Journey", "Engine", "Store", "Process"]
+    assert rows == ["Journey", "Engine", "Operations", "Store", "Process"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
     assert len(places) == len(panels)
