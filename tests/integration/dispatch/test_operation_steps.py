@@ -300,7 +300,7 @@ async def test_what_waited_behind_a_held_config_begins_when_that_is_taken_back(
 ):
     """Its node was due at a deadline only: it is due now, also for a claim that got no hint."""
     (node,) = await fleet(1)
-    operation_id = await stepper.ask(kind=TaskKind.RELOAD, payload="{}")
+    operation_id = await stepper.ask(kind=TaskKind.APPLY_CONFIG, payload="{}")
     await stepper.all()
     await rule.pause(stepper.database, operation_id)
     (behind,) = await ask(node, TaskKind.RELOAD)
