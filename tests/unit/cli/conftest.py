@@ -15,6 +15,7 @@ def api():
     fake = FakeApi()
     server = serve(fake)
     yield fake
+    fake.end_streams()
     server.shutdown()
     server.server_close()
 

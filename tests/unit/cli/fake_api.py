@@ -80,6 +80,7 @@ class FakeApi:
     url: str = ""
     requests: list[Request] = field(default_factory=list)
     answers: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
+    streams: list[Any] = field(default_factory=list)
 
     def answer(self, method, path, data=None, *, status=200, code=0, message="success", headers=()):
         """Script an answer in the envelope."""
@@ -97,8 +98,14 @@ class FakeApi:
     def stream(self, path):
         """Script an event stream; what is put into the queue is sent, None ends it."""
         chunks = queue.SimpleQueue()
+        self.streams.append(chunks)
         self.raw("GET", path, chunks, headers={"Content-Type": "text/event-stream"})
         return chunks
+
+    def end_streams(self):
+        """Let nobody wait for what will not come: it would be told beside a later test."""
+        for chunks in self.streams:
+            chunks.put(None)
 
     def take(self, request):
         """Return the next answer to a request."""
@@ -133,6 +140,7 @@ def serve(fake):
             if isinstance(body, bytes):
                 self.wfile.write(body)
             else:
+                self.close_connection = True
                 _stream(body, self.wfile)
 
         do_GET = do_POST = _answer  # noqa: N815 - names http.server wants
@@ -153,7 +161,7 @@ def _framing(body):
 def _stream(chunks, out):
     """Send what comes until None, or until whoever listened has hung up."""
     try:
-        while (chunk := chunks.get(timeout=20)) is not None:
+        while (chunk := chunks.get()) is not None:
             out.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
         out.write(b"0\r\n\r\n")
     except OSError:
