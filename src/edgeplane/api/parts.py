@@ -1,4 +1,4 @@
-"""What the routes work with, joined once in ``bootstrap``, and how a route gets it."""
+"""What the routes work with, joined once in ``joining``, and how a route gets it."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
