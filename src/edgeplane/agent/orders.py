@@ -10,8 +10,9 @@ from msgspec import Raw
 
 from edgeplane.agent.executions import Executions
 from edgeplane.agent.outbox import MAX_KEPT, Outbox, Run
+from edgeplane.agent.refusals import refusal
 from edgeplane.agent.requests import read_cancel, read_name, read_request
-from edgeplane.agent.results import refusal, result_of
+from edgeplane.agent.results import result_of
 from edgeplane.model.errors import DomainError
 from edgeplane.wire import CancelRequest, ExecuteRequest
 

@@ -1,7 +1,7 @@
 """The agent's own refusals, where the contract's errors need a status or a word more."""
 
-from edgeplane.model.errors import AlreadyExists, Internal, WrongState
-from edgeplane.wire import RefusalData
+from edgeplane.model.errors import AlreadyExists, DomainError, Internal, TooMany, WrongState
+from edgeplane.wire import BatchRefusal, RefusalData
 
 
 class Unavailable(Internal):
@@ -41,3 +41,15 @@ def different(request_id: str) -> AlreadyExists:
 def stopping() -> Internal:
     """Refuse what comes too late for this process."""
     return Internal("the agent is stopping; ask again with the same requestId")
+
+
+def refusal(request_id: str, error: DomainError) -> BatchRefusal:
+    """Return an error as one result among others."""
+    return BatchRefusal(
+        request_id,
+        error.status,
+        error.code,
+        error.message,
+        retry_after=error.retry_after if isinstance(error, TooMany) else None,
+        data=error.data if isinstance(error, Outdated) else None,
+    )

@@ -3,8 +3,8 @@
 import logging
 
 from edgeplane.agent.executions import Executions
-from edgeplane.agent.refusals import Outdated
-from edgeplane.model.errors import DomainError, Internal, TooMany
+from edgeplane.agent.refusals import refusal
+from edgeplane.model.errors import DomainError, Internal
 from edgeplane.wire import BatchRefusal, ExecuteReply, ExecuteRequest
 
 Result = ExecuteReply | BatchRefusal
@@ -22,15 +22,3 @@ async def result_of(executions: Executions, request: ExecuteRequest) -> Result:
         _log.exception("request %s failed unexpectedly", request.request_id)
         words = "internal error; the agent's log has it under this requestId"
         return refusal(request.request_id, Internal(words))
-
-
-def refusal(request_id: str, error: DomainError) -> BatchRefusal:
-    """Say that a request was refused, and why."""
-    return BatchRefusal(
-        request_id,
-        error.status,
-        error.code,
-        error.message,
-        retry_after=error.retry_after if isinstance(error, TooMany) else None,
-        data=error.data if isinstance(error, Outdated) else None,
-    )

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from edgeplane.agent.refusals import Outdated
-from edgeplane.model.errors import DomainError, TooMany
+from edgeplane.agent.refusals import refusal
+from edgeplane.model.errors import DomainError
 from edgeplane.model.tasks import DEFAULT_TIMEOUT_SECONDS
 from edgeplane.swarm.agents import Agent
 from edgeplane.swarm.fleet import Fleet
@@ -57,15 +57,3 @@ class Batch:
             self._over = True
             results = [result for _, result in sorted(self._results.items())]
             self._tell(None if cut else BatchReply(results))
-
-
-def refusal(request_id: str, error: DomainError) -> BatchRefusal:
-    """Return an error as one result among others."""
-    return BatchRefusal(
-        request_id,
-        error.status,
-        error.code,
-        error.message,
-        retry_after=error.retry_after if isinstance(error, TooMany) else None,
-        data=error.data if isinstance(error, Outdated) else None,
-    )

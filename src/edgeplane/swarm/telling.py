@@ -7,8 +7,8 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
+from edgeplane.agent.refusals import refusal
 from edgeplane.model.errors import DomainError
-from edgeplane.swarm.batches import refusal
 from edgeplane.swarm.tally import Tally
 from edgeplane.wire import MAX_TOLD, CancelReply, ExecuteReply, SyncResult, Told
 

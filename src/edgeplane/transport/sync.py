@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Sequence
 
 from edgeplane.transport.base import Ending, Inbound, TransportError, Unanswered, Unreachable
-from edgeplane.transport.links import Link, Links
+from edgeplane.transport.link import Link
+from edgeplane.transport.links import Links
 from edgeplane.wire import CancelRequest, CancelState, ExecuteReply, ExecuteRequest
 
 

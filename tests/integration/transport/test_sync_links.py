@@ -8,9 +8,10 @@ import pytest
 from msgspec import Raw
 
 from edgeplane.model.errors import NotFound
-from edgeplane.transport import links as rules
+from edgeplane.transport import link as rules
 from edgeplane.transport.base import Busy, Inbound, Refused, Unanswered, Unreachable
-from edgeplane.transport.links import Links, Pace
+from edgeplane.transport.link import Pace
+from edgeplane.transport.links import Links
 from edgeplane.transport.sync import SyncTransport
 from edgeplane.transport.sync_door import SyncDoor
 from edgeplane.wire import ExecuteRequest

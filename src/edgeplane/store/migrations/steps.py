@@ -1,9 +1,17 @@
 """Steps of migrations that may be taken again: MariaDB keeps those of one that was killed."""
 
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from alembic import op
+
+#: Of every table.
+OPTIONS: Final[dict[str, Any]] = {
+    "mysql_engine": "InnoDB",
+    "mariadb_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mariadb_charset": "utf8mb4",
+}
 
 
 def add_index(name: str, table: str, columns: list[str]) -> None:

@@ -1,24 +1,15 @@
 """Users, nodes, mailboxes, tasks, attempts, events, leaders, operations."""
 
-from typing import Any
-
 import sqlalchemy as sa
 from alembic import op
 
-from edgeplane.store.migrations.steps import add_index
+from edgeplane.store.migrations.steps import OPTIONS, add_index
 from edgeplane.store.types import Digest, Id, PayloadText, UtcDateTime, exact, name
 
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
-
-_OPTIONS: dict[str, Any] = {
-    "mysql_engine": "InnoDB",
-    "mariadb_engine": "InnoDB",
-    "mysql_charset": "utf8mb4",
-    "mariadb_charset": "utf8mb4",
-}
 
 
 def upgrade() -> None:
@@ -35,7 +26,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("username", name="uq_users_username"),
         sqlite_autoincrement=True,
         if_not_exists=True,
-        **_OPTIONS,
+        **OPTIONS,
     )
     _nodes()
     _tasks()
@@ -58,7 +49,7 @@ def _nodes() -> None:
         sa.UniqueConstraint("name", name="uq_nodes_name"),
         sqlite_autoincrement=True,
         if_not_exists=True,
-        **_OPTIONS,
+        **OPTIONS,
     )
     op.create_table(
         "node_sub_ips",
@@ -71,7 +62,7 @@ def _nodes() -> None:
         ),
         sa.PrimaryKeyConstraint("node_id", "position", name="pk_node_sub_ips"),
         if_not_exists=True,
-        **_OPTIONS,
+        **OPTIONS,
     )
     op.create_table(
         "node_labels",
@@ -83,7 +74,7 @@ def _nodes() -> None:
         ),
         sa.PrimaryKeyConstraint("node_id", "name", name="pk_node_labels"),
         if_not_exists=True,
-        **_OPTIONS,
+        **OPTIONS,
     )
     add_index("ix_node_labels_name_value_node_id", "node_labels", ["name", "value", "node_id"])
     op.create_table(
@@ -97,7 +88,7 @@ def _nodes() -> None:
         sa.Column("unreachable_since", UtcDateTime),
         sa.PrimaryKeyConstraint("node_id", name="pk_node_mailboxes"),
         if_not_exists=True,
-        **_OPTIONS,
+        **OPTIONS,
     )
     add_index("ix_node_mailboxes_next_at_node_id", "node_mailboxes", ["next_at", "node_id"])
     add_index("ix_node_mailboxes_owner", "node_mailboxes", ["owner"])
@@ -141,7 +132,7 @@ def _tasks() -> None:
         sa.UniqueConstraint("operation_id", "node_id", name="uq_agent_tasks_operation_id_node_id"),
         sqlite_autoincrement=True,
         if_not_exists=True,
-        **_OPTIONS,
+        **OPTIONS,
     )
     add_index("ix_agent_tasks_type_status_id", "agent_tasks", ["type", "status", "id"])
     add_index(
@@ -168,7 +159,7 @@ def _tasks() -> None:
         sa.Column("address", exact(64)),
         sa.PrimaryKeyConstraint("task_id", "number", name="pk_task_attempts"),
         if_not_exists=True,
-        **_OPTIONS,
+        **OPTIONS,
     )
     op.create_table(
         "events",
@@ -182,7 +173,7 @@ def _tasks() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_events"),
         sqlite_autoincrement=True,
         if_not_exists=True,
-        **_OPTIONS,
+        **OPTIONS,
     )
 
 
@@ -195,7 +186,7 @@ def _leaders() -> None:
         sa.Column("until_at", UtcDateTime, nullable=False),
         sa.PrimaryKeyConstraint("duty", name="pk_leaders"),
         if_not_exists=True,
-        **_OPTIONS,
+        **OPTIONS,
     )
 
 
@@ -245,7 +236,7 @@ def _operations() -> None:
         sa.UniqueConstraint("request_id", name="uq_operations_request_id"),
         sqlite_autoincrement=True,
         if_not_exists=True,
-        **_OPTIONS,
+        **OPTIONS,
     )
     add_index("ix_operations_state_id", "operations", ["state", "id"])
     add_index("ix_operations_next_at_id", "operations", ["next_at", "id"])
@@ -255,7 +246,7 @@ def _operations() -> None:
         sa.Column("node_id", Id, nullable=False),
         sa.PrimaryKeyConstraint("operation_id", "node_id", name="pk_operation_targets"),
         if_not_exists=True,
-        **_OPTIONS,
+        **OPTIONS,
     )
 
 

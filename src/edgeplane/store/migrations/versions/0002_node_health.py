@@ -1,25 +1,16 @@
 """What is observed of each node, beside the nodes themselves."""
 
-from typing import Any
-
 import sqlalchemy as sa
 from alembic import op
 
 from edgeplane.model.clock import utc_now
-from edgeplane.store.migrations.steps import add_index
+from edgeplane.store.migrations.steps import OPTIONS, add_index
 from edgeplane.store.types import Id, UtcDateTime
 
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
-
-_OPTIONS: dict[str, Any] = {
-    "mysql_engine": "InnoDB",
-    "mariadb_engine": "InnoDB",
-    "mysql_charset": "utf8mb4",
-    "mariadb_charset": "utf8mb4",
-}
 
 
 def upgrade() -> None:
@@ -33,7 +24,7 @@ def upgrade() -> None:
         sa.Column("last_error", sa.Text()),
         sa.PrimaryKeyConstraint("node_id", name="pk_node_health"),
         if_not_exists=True,
-        **_OPTIONS,
+        **OPTIONS,
     )
     add_index("ix_node_health_check_at_node_id", "node_health", ["check_at", "node_id"])
     _fill()

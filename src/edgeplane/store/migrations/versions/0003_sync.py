@@ -1,24 +1,15 @@
 """How tasks get to a node, the replica its agent is connected to, and the replicas that run."""
 
-from typing import Any
-
 import sqlalchemy as sa
 from alembic import op
 
-from edgeplane.store.migrations.steps import add_column, add_index, drop_column, drop_index
+from edgeplane.store.migrations.steps import OPTIONS, add_column, add_index, drop_column, drop_index
 from edgeplane.store.types import UtcDateTime, exact
 
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
 depends_on = None
-
-_OPTIONS: dict[str, Any] = {
-    "mysql_engine": "InnoDB",
-    "mariadb_engine": "InnoDB",
-    "mysql_charset": "utf8mb4",
-    "mariadb_charset": "utf8mb4",
-}
 
 
 def upgrade() -> None:
@@ -32,7 +23,7 @@ def upgrade() -> None:
         sa.Column("seen_at", UtcDateTime, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_replicas"),
         if_not_exists=True,
-        **_OPTIONS,
+        **OPTIONS,
     )
 
 
