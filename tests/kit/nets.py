@@ -1,7 +1,8 @@
 """Network namespaces: hosts of a run's own, each on a cable that can be pulled out.
 
 All of them hang on one bridge of this machine, with addresses that nothing else here has. Making
-them takes root; without it a run fails, and says so.
+them takes root; without it a run fails, and says so. A host may stand behind a router instead,
+with an address that only that one knows.
 """
 
 import itertools
@@ -12,6 +13,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 _numbers = itertools.count()
+PRIVATE = "192.168.77.2"  #: of a host behind a router; each router has such a network of its own
+_GATEWAY = "192.168.77.1"  #: the router's side of it
+_NAT = """
+table ip nat {
+  chain out { type nat hook postrouting priority 100; oifname != "lan" masquerade; }
+  chain through {
+    type filter hook forward priority 0; policy drop;
+    ct state established,related accept
+    iifname "lan" accept
+  }
+}"""
 _PREFIXES = 200  #: so many runs of tests may have a bridge at the same time
 
 
@@ -48,6 +60,20 @@ class Net:
             _ip(command)
         return Host(name, space, cable, address)
 
+    def add_router(self, name: str) -> "Router":
+        """Make a router on the bridge; it has two addresses there to choose from."""
+        host = self.add_host(name)
+        spare = f"{self._prefix}.{200 + len(self._hosts)}"
+        return Router(host, spare)
+
+    def add_private_host(self, name: str, router: "Router") -> "Host":
+        """Make a host behind a router."""
+        space = f"{self._name}-{name}"
+        self._hosts.append(space)
+        _ip(f"netns add {space}")
+        router.take_in(space)
+        return Host(name, space, "", PRIVATE)
+
     def close(self) -> None:
         """Remove hosts, cables and bridge; who still runs there has no network any more."""
         for space in self._hosts:
@@ -77,6 +103,7 @@ class Host:
     def __init__(self, name: str, space: str, cable: str, address: str) -> None:
         self.name = name
         self.address = address
+        self.space = space
         self._cable = cable
         #: What a command begins with that is to run here. Its process stays the same one.
         self.inside = (
@@ -91,6 +118,46 @@ class Host:
     def mend(self) -> None:
         """Plug it in again."""
         _ip(f"link set {self._cable} up")
+
+
+class Router:
+    """A host that lets one other out behind its own address, and nobody in, as a NAT does."""
+
+    def __init__(self, host: Host, spare: str) -> None:
+        self.host = host
+        self.address = host.address  #: the one that is shown to the bridge's side
+        self._spare = spare
+        self._out = _ip(f"-n {host.space} -o -4 addr show scope global").split()[1]
+
+    def take_in(self, space: str) -> None:
+        """Put a namespace behind it, and begin to masquerade."""
+        mine = self.host.space
+        for command in (
+            f"-n {mine} link add lan type veth peer name up0 netns {space}",
+            f"-n {mine} addr add {_GATEWAY}/24 dev lan",
+            f"-n {mine} link set lan up",
+            f"-n {space} link set lo up",
+            f"-n {space} addr add {PRIVATE}/24 dev up0",
+            f"-n {space} link set up0 up",
+            f"-n {space} route add default via {_GATEWAY}",
+        ):
+            _ip(command)
+        self._run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
+        self._run(_program("nft", "nftables"), _NAT)
+
+    def redial(self) -> None:
+        """Get another address, as after a night's line: all mappings are lost, nobody is told."""
+        mine = self.host.space
+        _ip(f"-n {mine} addr flush dev {self._out}")
+        self.address, self._spare = self._spare, self.address
+        _ip(f"-n {mine} addr add {self.address}/24 dev {self._out}")
+
+    def _run(self, *command: str) -> None:
+        inside = (_program(), "netns", "exec", self.host.space, *command)
+        done = subprocess.run(inside, check=False, capture_output=True, text=True)
+        if done.returncode != 0:
+            words = done.stderr.strip()
+            raise NoNamespaces(f"{' '.join(command)}: {words}: no router can be made here")
 
 
 def _prefixes() -> Iterator[str]:
@@ -108,8 +175,9 @@ def _ip(command: str) -> str:
     return done.stdout
 
 
-def _program() -> str:
-    found = shutil.which("ip", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+def _program(name: str = "ip", package: str = "iproute2") -> str:
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if found is None:
-        raise NoNamespaces("ip is missing: run scripts/servers (or apt-get install iproute2)")
+        words = f"{name} is missing: run scripts/servers (or apt-get install {package})"
+        raise NoNamespaces(words)
     return found

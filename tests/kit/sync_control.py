@@ -106,8 +106,12 @@ class Exchange:
 class SyncControl:
     """Where an agent connects out to; ``faults`` are what it must not have done."""
 
-    def __init__(self, port=0, certificate=None):
-        """Listen on loopback; ``certificate`` is a file with key and certificate, for https."""
+    def __init__(self, port=0, certificate=None, take=None):
+        """Listen on loopback; ``certificate`` is a file with key and certificate, for https.
+
+        ``take`` is called with each exchange, from a thread of its connection's; without it they
+        wait for ``next``.
+        """
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port = self._listener.getsockname()[1]
         self._tls = None
@@ -120,6 +124,7 @@ class SyncControl:
         self.refused_handshakes = threading.Semaphore(0)
         self._newest = {}
         self._coming = queue.SimpleQueue()
+        self._hand_over = take or self._coming.put
         self._connections = []
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
@@ -184,8 +189,9 @@ class SyncControl:
                 raise EOFError
             head += line
         first, *lines = head.decode("latin-1").strip().split("\r\n")
-        headers = dict(line.split(": ", 1) for line in lines)
-        body = file.read(int(headers["Content-Length"]))
+        named = (line.split(": ", 1) for line in lines)
+        headers = {name.lower(): value for name, value in named}
+        body = file.read(int(headers["content-length"]))
         try:
             exchange = Exchange(self, connection, number, body)
         except msgspec.MsgspecError as error:
@@ -193,7 +199,7 @@ class SyncControl:
             raise EOFError from error
         self._check(first, headers, exchange)
         self.held.add(exchange)
-        self._coming.put(exchange)
+        self._hand_over(exchange)
         while not exchange.answered.is_set():
             if exchange.is_gone(seconds=0.01):
                 raise EOFError
@@ -202,8 +208,8 @@ class SyncControl:
         request = exchange.request
         wrong = {
             "request line": first != f"POST {SYNC_PATH} HTTP/1.1",
-            "token": headers.get("Authorization") != f"Bearer {AGENT_TOKEN}",
-            "host": headers.get("Host") != f"127.0.0.1:{self.port}",
+            "token": headers.get("authorization") != f"Bearer {AGENT_TOKEN}",
+            "host": headers.get("host") != f"127.0.0.1:{self.port}",
             "body is too large": exchange.size > MAX_BODY_BYTES,
             "exchange does not grow": request.exchange <= self._newest.get(request.session, 0),
             "too many are open": sum(not one.is_gone() for one in list(self.held)) >= MAX_OPEN,

@@ -137,6 +137,10 @@ class SyncConnection(Incoming):
         """Keep nothing of what a stranger sends."""
         return self._knows_the_token(arrival)
 
+    def eof_received(self) -> bool:
+        """End it: an agent that says nothing more is gone, and hears no reply."""
+        return False
+
     def take(self, arrival: Arrival) -> None:
         """Hear an exchange."""
         try:
@@ -173,6 +177,7 @@ class SyncConnection(Incoming):
             log.info("node %d: its agent has started anew, at %s", link.node_id, self._peer())
             link.restart(request.session, self._peer())
         self._name = request.node
+        link.peer = self._peer()  # the same session may come from elsewhere now
         link.hear(request, self)
 
     async def _admit(self, request: SyncRequest) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgeplane.swarm.addresses import address_of
+from kit.asking import Asker
 from kit.processes import AGENT_TOKEN as TOKEN
 from kit.swarm import Swarm
 
@@ -102,9 +103,10 @@ class AgentProcess:
             connection.close()
 
     def execute(self, request_id, kind="apply_config", payload='{"a":1}', **more):
-        """Ask for an execution; the payload is JSON text and travels as it is."""
-        fields = {"requestId": request_id, "type": kind, **more}
-        body = f'{json.dumps(fields)[:-1]}, "payload": {payload}}}'
+        """Ask for an execution; the payload is JSON text and travels as it is, or is left out."""
+        body = json.dumps({"requestId": request_id, "type": kind, **more})
+        if payload is not None:
+            body = f'{body[:-1]}, "payload": {payload}}}'
         status, _, answer = self.call("POST", "/agent/v1/tasks/execute", body)
         return status, answer
 
@@ -120,6 +122,11 @@ class AgentProcess:
         body = json.dumps({"requestId": request_id, **more})
         status, _, answer = self.call("POST", "/agent/v1/tasks/cancel", body)
         return status, answer
+
+    @property
+    def running(self):
+        """Whether it is there."""
+        return self._process.poll() is None
 
     def kill(self):
         """End it as a power cut would."""
@@ -145,6 +152,38 @@ class AgentProcess:
         return int(status.partition("VmRSS:")[2].split()[0])
 
 
+class Asked:
+    """Whoever is asked in replies to its exchanges, and answers in them."""
+
+    _asker: Asker
+
+    def execute(self, *asked, **more):
+        """Ask for an execution."""
+        return self._asker.execute(*asked, **more)
+
+    def execute_batch(self, *tasks):
+        """Ask for many executions at once."""
+        return self._asker.execute_batch(*tasks)
+
+    def cancel(self, *asked, **more):
+        """Ask for a request to have no effect; return None where that is not answered."""
+        return self._asker.cancel(*asked, **more)
+
+
+class OutboundAgent(Asked, AgentProcess):
+    """The same, connecting out."""
+
+    def __init__(self, folder: Path, **environment):
+        self._asker = Asker()
+        place = {"EDGEPLANE_CONTROL": self._asker.url, "EDGEPLANE_NODE": "edge-1"}
+        super().__init__(folder, **{"AGENT_HTTP_ADDR": None, **place, **environment})
+        self._asker.is_alive = lambda: self.running
+
+    def close(self):
+        """End what it connects to, once it is gone."""
+        self._asker.close()
+
+
 @pytest.fixture
 def launch(tmp_path):
     """Return a function that starts the agent, each time on the same folders."""
@@ -159,12 +198,38 @@ def launch(tmp_path):
         agent.kill()
 
 
+@pytest.fixture(params=["push", "sync"])
+def launch_either(request, tmp_path):
+    """Return a function that starts the agent on the same folders, listening or connecting out."""
+    kind = AgentProcess if request.param == "push" else OutboundAgent
+    started = []
+
+    def start(**environment):
+        started.append(kind(tmp_path, **environment))
+        return started[-1]
+
+    yield start
+    for agent in started:
+        agent.kill()
+        if isinstance(agent, OutboundAgent):
+            agent.close()
+
+
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory):
     """Return one agent that runs for a whole module; tests tell their tasks apart by id."""
     running = AgentProcess(tmp_path_factory.mktemp("agent"))
     yield running
     running.kill()
+
+
+@pytest.fixture(scope="module")
+def outbound(tmp_path_factory):
+    """Return one agent that connects out, for a whole module."""
+    running = OutboundAgent(tmp_path_factory.mktemp("outbound"))
+    yield running
+    running.kill()
+    running.close()
 
 
 class SwarmAgent:
@@ -177,20 +242,77 @@ class SwarmAgent:
     def __init__(self, folder):
         self._swarm = Swarm(folder, 3).up()
         self.port = self._swarm.port
-        self.kill = self._swarm.kill
 
     def effects(self):
         """Return the effects it has made."""
-        lines = map(json.loads, self._swarm.effects.read_text().splitlines())
-        return [line for line in lines if line["agent"] == self.host]
+        return _effects(self._swarm, self.host)
+
+    def kill(self):
+        """End it, and all others."""
+        self._swarm.kill()
 
 
-@pytest.fixture(scope="module", params=["agent", "swarm"])
-def either(request, tmp_path_factory):
-    """Return the real agent or its double: what is asked of both keeps them from drifting apart."""
-    if request.param == "agent":
-        yield request.getfixturevalue("agent")
-        return
+class OutboundSwarmAgent(Asked):
+    """The only agent of a swarm that connects out."""
+
+    def __init__(self, folder):
+        self._asker = Asker()
+        self._swarm = Swarm(folder, 1, control=self._asker.url).up()
+        self._asker.is_alive = lambda: self._swarm.running
+
+    def effects(self):
+        """Return the effects it has made."""
+        return _effects(self._swarm, address_of(1))
+
+    def kill(self):
+        """End it, and what it connects to."""
+        self._swarm.kill()
+        self._asker.close()
+
+
+def _effects(swarm, address):
+    lines = map(json.loads, swarm.effects.read_text().splitlines())
+    return [line for line in lines if line["agent"] == address]
+
+
+@pytest.fixture(scope="module")
+def swarm(tmp_path_factory):
+    """Return the real agent's double."""
     double = SwarmAgent(tmp_path_factory.mktemp("swarm"))
     yield double
     double.kill()
+
+
+@pytest.fixture(scope="module")
+def outbound_swarm(tmp_path_factory):
+    """Return the double of one that connects out."""
+    double = OutboundSwarmAgent(tmp_path_factory.mktemp("outbound-swarm"))
+    yield double
+    double.kill()
+
+
+# What is asked of all keeps them from drifting apart.
+
+
+@pytest.fixture(scope="module", params=["agent", "swarm"])
+def either(request):
+    """Return the real agent or its double, which listen: for what is told of doors."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module", params=["agent", "outbound"])
+def real(request):
+    """Return the real agent, which listens or connects out."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module", params=["agent", "swarm", "outbound", "outbound_swarm"])
+def each(request):
+    """Return any of them: for what an agent promises whichever way it is asked."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module", params=["outbound", "outbound_swarm"])
+def caller(request):
+    """Return the real agent or its double, which connect out."""
+    return request.getfixturevalue(request.param)

@@ -1,4 +1,8 @@
-"""What a control plane can rely on, asked of a real agent through a socket."""
+"""What a control plane can rely on, asked of a real agent through a socket.
+
+Where it is ``each`` (or ``real``), it is asked by calling it and by answering its calls; what is
+told of doors (paths, methods, tokens, bodies as a whole) is asked of those that have one.
+"""
 
 import re
 import socket
@@ -21,10 +25,10 @@ HEALTH = "/agent/v1/health"
         ("purge_cache", "cmdb_purge_cache_{}.json", "Cache purged and saved to {}"),
     ],
 )
-def test_each_kind_is_carried_out_and_told(agent, kind, file, message):
+def test_each_kind_is_carried_out_and_told(real, kind, file, message):
     """Status 200, code 0, the documented message, file and log line."""
-    path = agent.files / file.format(f"do-{kind}")
-    status, answer = agent.execute(f"do-{kind}", kind)
+    path = real.files / file.format(f"do-{kind}")
+    status, answer = real.execute(f"do-{kind}", kind)
     assert status == 200
     assert answer == {
         "code": 0,
@@ -36,82 +40,82 @@ def test_each_kind_is_carried_out_and_told(agent, kind, file, message):
         },
     }
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    agent.logged(f"[SUCCESS] Task do-{kind} ({kind}) completed: {message.format(path)}\n")
+    real.logged(f"[SUCCESS] Task do-{kind} ({kind}) completed: {message.format(path)}\n")
 
 
-def test_a_payload_arrives_with_its_order_and_its_numbers(agent):
+def test_a_payload_arrives_with_its_order_and_its_numbers(real):
     """Neither keys nor digits are touched; the layout is two spaces deep."""
     payload = '{"vhost":"example.com","upstream":["192.168.1.1:80"],"big":1180591620717411303424}'
-    agent.execute("layout", payload=payload)
-    assert (agent.files / "cmdb_apply_config_layout.json").read_text() == (
+    real.execute("layout", payload=payload)
+    assert (real.files / "cmdb_apply_config_layout.json").read_text() == (
         '{\n  "vhost": "example.com",\n  "upstream": [\n    "192.168.1.1:80"\n  ],\n'
         '  "big": 1180591620717411303424\n}'
     )
 
 
-def test_a_payload_may_be_absent(agent):
+def test_a_payload_may_be_absent(real):
     """Then it is an empty object."""
-    status, _, answer = agent.call("POST", EXECUTE, '{"requestId":"bare","type":"apply_config"}')
+    status, answer = real.execute("bare", payload=None)
     assert (status, answer["data"]["status"]) == (200, "success")
-    assert (agent.files / "cmdb_apply_config_bare.json").read_text() == "{}"
+    assert (real.files / "cmdb_apply_config_bare.json").read_text() == "{}"
 
 
-def test_a_repeated_request_is_answered_without_being_done_again(agent):
+def test_a_repeated_request_is_answered_without_being_done_again(real):
     """The file is not touched, and the log says why."""
-    first = agent.execute("again")
-    before = (agent.files / "cmdb_apply_config_again.json").stat()
-    assert agent.execute("again", attempt=2) == first
-    after = (agent.files / "cmdb_apply_config_again.json").stat()
+    first = real.execute("again")
+    before = (real.files / "cmdb_apply_config_again.json").stat()
+    assert real.execute("again", attempt=2) == first
+    after = (real.files / "cmdb_apply_config_again.json").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-    agent.logged("[IDEMPOTENT] Request again already processed, returning cached result\n")
+    real.logged("[IDEMPOTENT] Request again already processed, returning cached result\n")
 
 
-def test_duplicates_at_the_same_time_make_one_effect(agent):
+def test_duplicates_at_the_same_time_make_one_effect(real):
     """Everyone gets the same answer; the task is carried out once."""
     with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda _: agent.execute("many"), range(40)))
+        answers = list(pool.map(lambda _: real.execute("many"), range(40)))
     assert all(answer == answers[0] for answer in answers)
-    assert agent.err.count("[SUCCESS] Task many ") == 1
+    assert real.err.count("[SUCCESS] Task many ") == 1
 
 
-def test_a_known_id_with_another_payload_or_type_is_refused(agent):
+def test_a_known_id_with_another_payload_or_type_is_refused(real):
     """409, and what was done stays done."""
-    agent.execute("bound")
+    real.execute("bound")
     for other in ({"payload": '{"a":2}'}, {"kind": "purge_cache"}):
-        status, answer = agent.execute("bound", **other)
+        status, answer = real.execute("bound", **other)
         assert (status, answer["code"], answer["data"]) == (409, 3002, None)
         assert "bound" in answer["message"]
-    assert (agent.files / "cmdb_apply_config_bound.json").read_text() == '{\n  "a": 1\n}'
+    assert (real.files / "cmdb_apply_config_bound.json").read_text() == '{\n  "a": 1\n}'
 
 
-def test_a_request_is_bound_to_what_it_asked_and_done_once(either):
+def test_a_request_is_bound_to_what_it_asked_and_done_once(each):
     """Asked for again, also side by side, it is answered alike; with anything else, refused."""
-    before = len(either.effects())
+    before = len(each.effects())
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: either.execute("once"), range(16)))
+        answers = list(pool.map(lambda _: each.execute("once"), range(16)))
     assert all(answer == answers[0] for answer in answers)
     assert (answers[0][0], answers[0][1]["data"]["status"]) == (200, "success")
-    assert either.execute("once", payload='{ "a" : 1 }', attempt=3) == answers[0]
+    assert each.execute("once", payload='{ "a" : 1 }', attempt=3) == answers[0]
     for other in ({"payload": '{"a":2}'}, {"kind": "purge_cache"}):
-        status, answer = either.execute("once", **other)
+        status, answer = each.execute("once", **other)
         assert (status, answer["code"], answer["data"]) == (409, 3002, None)
         assert answer["message"] == "requestId: once was used for another type or payload"
-    assert len(either.effects()) == before + 1
+    assert len(each.effects()) == before + 1
 
 
-def test_a_failure_is_kept_until_a_higher_attempt(agent):
+def test_a_failure_is_kept_until_a_higher_attempt(real):
     """What stands in the way is named; once it is gone a new attempt succeeds."""
-    obstacle = agent.files / "cmdb_apply_config_blocked.json"
+    obstacle = real.files / "cmdb_apply_config_blocked.json"
     obstacle.mkdir()
     failure = f"failed to write file: {obstacle}: Is a directory"
     for _ in range(2):
-        status, answer = agent.execute("blocked", attempt=1)
+        status, answer = real.execute("blocked", attempt=1)
         assert (status, answer["code"]) == (200, 0)
         assert answer["data"] == {"requestId": "blocked", "status": "failed", "message": failure}
-    agent.logged(f"[ERROR] Task blocked (apply_config) failed: {failure}\n")
+    real.logged(f"[ERROR] Task blocked (apply_config) failed: {failure}\n")
     obstacle.rmdir()
-    assert agent.execute("blocked", attempt=1)[1]["data"]["status"] == "failed"
-    assert agent.execute("blocked", attempt=2)[1]["data"]["status"] == "success"
+    assert real.execute("blocked", attempt=1)[1]["data"]["status"] == "failed"
+    assert real.execute("blocked", attempt=2)[1]["data"]["status"] == "success"
     assert obstacle.is_file()
 
 
@@ -179,24 +183,24 @@ def test_a_bad_request_is_refused_by_field_and_leaves_nothing(either, body, stat
     assert either.call("GET", HEALTH)[0] == 200
 
 
-def test_a_stale_epoch_is_refused(either):
+def test_a_stale_epoch_is_refused(each):
     """An owner that lost the node can do nothing more there; of another node nothing is said."""
-    before = len(either.effects())
-    assert either.execute("epoch-1", nodeId=3, epoch=7)[0] == 200
-    status, answer = either.execute("epoch-2", nodeId=3, epoch=6)
+    before = len(each.effects())
+    assert each.execute("epoch-1", nodeId=3, epoch=7)[0] == 200
+    status, answer = each.execute("epoch-2", nodeId=3, epoch=6)
     assert (status, answer["code"]) == (409, 3003)
     assert answer["message"] == "stale epoch 6 for node 3: this agent follows 7"
-    assert len(either.effects()) == before + 1
-    assert either.execute("epoch-3", nodeId=4, epoch=6)[0] == 200
+    assert len(each.effects()) == before + 1
+    assert each.execute("epoch-3", nodeId=4, epoch=6)[0] == 200
 
 
-def test_a_batch_answers_each_task_for_itself(agent):
+def test_a_batch_answers_each_task_for_itself(real):
     """In the order asked; a refusal has the code and the status it would have had alone."""
-    agent.execute("batch-known", nodeId=5, epoch=7, generation=9)
-    status, answer = agent.execute_batch(
+    real.execute("batch-known", nodeId=5, epoch=7, generation=9)
+    status, answer = real.execute_batch(
         {"requestId": "batch-new"},
         {"requestId": "batch-known"},
-        {"requestId": "batch-known", "payload": {}},
+        {"requestId": "batch-known", "payload": {}, "attempt": 2},
         {"requestId": "batch-stale", "nodeId": 5, "epoch": 6},
         {"requestId": "batch-old", "nodeId": 5, "generation": 8},
         {"requestId": "batch-new"},
@@ -206,7 +210,7 @@ def test_a_batch_answers_each_task_for_itself(agent):
         {
             "requestId": name,
             "status": "success",
-            "message": f"Config applied and saved to {agent.files}/cmdb_apply_config_{name}.json",
+            "message": f"Config applied and saved to {real.files}/cmdb_apply_config_{name}.json",
         }
         for name in ("batch-new", "batch-known")
     ]
@@ -235,8 +239,8 @@ def test_a_batch_answers_each_task_for_itself(agent):
             done[0],
         ]
     }
-    assert agent.err.count("[SUCCESS] Task batch-new ") == 1
-    agent.logged("[IDEMPOTENT] Request batch-known already processed, returning cached result\n")
+    assert real.err.count("[SUCCESS] Task batch-new ") == 1
+    real.logged("[IDEMPOTENT] Request batch-known already processed, returning cached result\n")
 
 
 def test_a_malformed_task_refuses_its_whole_batch(either):
@@ -251,26 +255,51 @@ def test_a_malformed_task_refuses_its_whole_batch(either):
     assert either.effects() == before
 
 
-def test_a_batch_of_a_hundred_is_answered_at_once(either):
-    """One more is too many."""
-    tasks = [{"requestId": f"hundred{number}", "type": "purge_cache"} for number in range(101)]
-    status, answer = either.execute_batch(*tasks[:100])
+def test_a_malformed_task_of_a_reply_is_refused_alone(caller):
+    """In the words it would have had at the door; what came with it is carried out."""
+    before = len(caller.effects())
+    kind = {"requestId": "odd-kind", "type": "reboot"}
+    payload = {"requestId": "odd-payload", "payload": [1]}
+    first, odd, other, last = caller.execute_batch(
+        {"requestId": "even"}, kind, payload, {"requestId": "even-too"}
+    )[1]["data"]["results"]
+    assert (first["status"], last["status"]) == ("success", "success")
+    assert [(one["httpStatus"], one["code"]) for one in (odd, other)] == [(400, 2002)] * 2
+    assert odd["error"].startswith("type: must be one of ")
+    assert other["error"].startswith("payload: ")
+    assert len(caller.effects()) == before + 2
+
+
+def test_a_batch_of_a_hundred_is_answered_at_once(each):
+    """Each task has its own effect, and its own result in the order asked."""
+    before = len(each.effects())
+    tasks = [{"requestId": f"hundred{number}", "type": "purge_cache"} for number in range(100)]
+    status, answer = each.execute_batch(*tasks)
     results = answer["data"]["results"]
-    assert (status, len(results)) == (200, 100)
+    assert status == 200
+    assert [result["requestId"] for result in results] == [task["requestId"] for task in tasks]
     assert {result["status"] for result in results} == {"success"}
+    assert len(each.effects()) == before + 100
+
+
+def test_a_batch_has_its_bounds(either):
+    """In tasks and in bytes; past them nothing is done."""
+    before = either.effects()
+    tasks = [{"requestId": f"more{number}", "type": "purge_cache"} for number in range(101)]
     status, answer = either.execute_batch(*tasks)
     assert (status, answer["code"]) == (400, 2003)
     assert answer["message"] == "tasks: must have a length of at most 100"
     big = [{"requestId": f"big{number}", "payload": {"a": "x" * 600_000}} for number in range(2)]
     status, answer = either.execute_batch(*big)
     assert (status, answer["code"]) == (413, 2003)
+    assert either.effects() == before
 
 
-def test_an_outdated_generation_is_refused_and_marked(either):
+def test_an_outdated_generation_is_refused_and_marked(each):
     """409 as for a stale epoch; the data says that the task itself is past."""
-    assert either.execute("gen-7", nodeId=4, generation=7)[0] == 200
-    assert either.execute("gen-7-again", nodeId=4, generation=7)[0] == 200
-    status, answer = either.execute("gen-5", nodeId=4, generation=5)
+    assert each.execute("gen-7", nodeId=4, generation=7)[0] == 200
+    assert each.execute("gen-7-again", nodeId=4, generation=7)[0] == 200
+    status, answer = each.execute("gen-5", nodeId=4, generation=5)
     assert (status, answer) == (
         409,
         {
@@ -279,13 +308,13 @@ def test_an_outdated_generation_is_refused_and_marked(either):
             "data": {"begunGeneration": 7},
         },
     )
-    assert not any("gen-5" in str(effect) for effect in either.effects())
+    assert not any("gen-5" in str(effect) for effect in each.effects())
 
 
-def test_a_cancel_says_how_the_request_stands(either):
+def test_a_cancel_says_how_the_request_stands(each):
     """One that has ended is done; one that arrives afterwards does nothing; epochs fence it."""
-    either.execute("cancel-late")
-    status, answer = either.cancel("cancel-late")
+    each.execute("cancel-late")
+    status, answer = each.cancel("cancel-late")
     assert (status, answer) == (
         200,
         {
@@ -294,8 +323,8 @@ def test_a_cancel_says_how_the_request_stands(either):
             "data": {"requestId": "cancel-late", "state": "done"},
         },
     )
-    assert either.cancel("cancel-early", nodeId=6, epoch=2)[1]["data"]["state"] == "unknown"
-    status, answer = either.execute("cancel-early", nodeId=6, epoch=2)
+    assert each.cancel("cancel-early", nodeId=6, epoch=2)[1]["data"]["state"] == "unknown"
+    status, answer = each.execute("cancel-early", nodeId=6, epoch=2)
     assert (status, answer["data"]) == (
         200,
         {
@@ -304,19 +333,30 @@ def test_a_cancel_says_how_the_request_stands(either):
             "message": "cancelled before it took effect",
         },
     )
-    assert not any("cancel-early" in str(effect) for effect in either.effects())
-    status, answer = either.cancel("cancel-other", nodeId=6, epoch=1)
-    assert (status, answer["code"], answer["data"]) == (409, 3003, None)
+    assert not any("cancel-early" in str(effect) for effect in each.effects())
+
+
+def test_a_cancel_of_a_past_owner_changes_nothing(each):
+    """Who calls is refused; who answers calls hears nothing of it. The request is carried out."""
+    assert each.execute("owned", nodeId=8, epoch=2)[0] == 200
+    answer = each.cancel("owned-too", nodeId=8, epoch=1)
+    if answer is not None:
+        assert (answer[0], answer[1]["code"], answer[1]["data"]) == (409, 3003, None)
+    assert each.execute("owned-too", nodeId=8, epoch=2)[1]["data"]["status"] == "success"
+
+
+def test_a_malformed_cancel_is_refused_by_field(either):
+    """As an execution is."""
     status, _, answer = either.call("POST", CANCEL, '{"requestId":"a","why":"no"}')
     assert (status, answer["message"]) == (400, "why: unknown field")
 
 
-def test_a_symlink_in_the_files_place_leads_nowhere(agent, tmp_path):
+def test_a_symlink_in_the_files_place_leads_nowhere(real, tmp_path):
     """It is replaced; its target is not written."""
     target = tmp_path / "target"
-    link = agent.files / "cmdb_apply_config_link.json"
+    link = real.files / "cmdb_apply_config_link.json"
     link.symlink_to(target)
-    assert agent.execute("link")[1]["data"]["status"] == "success"
+    assert real.execute("link")[1]["data"]["status"] == "success"
     assert not target.exists()
     assert not link.is_symlink()
 

@@ -301,6 +301,31 @@ async def test_an_agent_that_stays_away_is_gone(place, agent):
     assert len(place.links) == 0
 
 
+async def test_an_agent_that_ends_its_connection_is_sent_nothing_more(place, agent):
+    """What is asked for afterwards is not taken for sent: it waits for the agent to be back."""
+    holding = agent.hold()
+    link = await place.linked(2)
+    agent.cut()
+    async with asyncio.timeout(PATIENCE):
+        while link.held is not None:
+            await asyncio.sleep(0.001)
+    delivery = asyncio.create_task(place.transport.deliver(NODE, asked(), PATIENCE))
+    holding.cancel()
+    back = await agent.sync(again=True)
+    assert [task.request_id for task in back.tasks] == ["r-1"]
+    agent.hold(results=[ended("r-1")])
+    assert (await delivery).status == "success"
+
+
+async def test_an_agent_is_shown_where_it_called_from_last(place, agent):
+    """Within a session too: what stands between may have given it another address."""
+    for exchange in (2, 3):
+        agent.hold()
+        await place.linked(exchange)
+        ours = agent.connections[-1]._transport.get_extra_info("sockname")
+        assert place.transport.shown(NODE) == f"sync from {ours[0]}:{ours[1]}"
+
+
 async def test_an_exchange_is_held_for_so_long_only(place, agent):
     """With nothing to do it is answered when its time is over, and the agent stays."""
     held = agent.hold()
