@@ -8,9 +8,11 @@ from contextlib import suppress
 
 from chaos.ground import Servers
 from chaos.schedules import Fault
+from kit.claimant import claim
 from kit.history import History
 from kit.ports import give_back
-from kit.processes import Agent, ControlPlane
+from kit.processes import Agent, ConnectingAgent, ControlPlane
+from kit.relay import Relay
 from kit.swarm import Swarm
 from kit.waiting import until
 
@@ -30,6 +32,9 @@ class Actor:
     def begin(self, **env: str) -> None:
         """Start it and wait until it serves; one whose database is away is started again."""
         self.armed = "EDGEPLANE_CRASH_AT" in env
+        if isinstance(self.process, ConnectingAgent):  # it is back: how soon it comes is its affair
+            self.process.start(**env)
+            return
         if not isinstance(self.process, ControlPlane):
             self.process.up(**env)
             return
@@ -61,6 +66,8 @@ class Cast:
         self._stand_ins = stand_ins
         self._actors: dict[str, Actor] = {}
         self._back_after: dict[str, float] = {}
+        self._claims: dict[int, tuple[str, str]] = {}
+        self._relays: dict[str, list[Relay]] = {}
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
         self.errors: list[str] = []
@@ -72,6 +79,14 @@ class Cast:
         self._back_after[name] = crash_at.seconds if crash_at else 0.0
         actor.begin(**({"EDGEPLANE_CRASH_AT": crash_at.point} if crash_at else {}))
 
+    def claimable(self, place: int, node: str, who: str) -> None:
+        """Say which name the node of a place has, and who speaks for it."""
+        self._claims[place] = (node, who)
+
+    def relayed(self, name: str, relays: list[Relay]) -> None:
+        """Say over which relays an agent's process connects out."""
+        self._relays[name] = relays
+
     def watch(self) -> None:
         """Begin to bring back who dies by itself."""
         self._run(self._watch)
@@ -82,6 +97,8 @@ class Cast:
             "kill": self._kill,
             "freeze": self._freeze,
             "database": self._kill_database,
+            "cut": self._cut,
+            "claim": self._claim,
         }
         self._run(deeds[fault.how], fault)
 
@@ -97,6 +114,9 @@ class Cast:
         """End all as an operator does."""
         self._end_watch()
         for actor in self._actors.values():
+            if isinstance(actor.process, ConnectingAgent):
+                actor.process.wait_until_up()  # before, a SIGTERM would end it with no more ado
+        for actor in self._actors.values():
             actor.process.send(signal.SIGTERM)
         for actor in self._actors.values():
             status = actor.process.wait(30)
@@ -109,6 +129,12 @@ class Cast:
         for actor in self._actors.values():
             actor.process.kill()
             give_back(actor.process.port)
+            if isinstance(actor.process, ControlPlane):
+                give_back(actor.process.sync_port)
+        for relays in self._relays.values():
+            for relay in relays:
+                relay.close()
+                give_back(relay.port)
 
     def outputs(self) -> dict[str, str]:
         """Return what each has printed."""
@@ -182,6 +208,19 @@ class Cast:
         time.sleep(fault.seconds)
         self._servers.mariadb.start()
         self._history.restart("mariadbd")
+
+    def _cut(self, fault: Fault) -> None:
+        """End the connections of an agent; that excuses nothing: it comes back by itself."""
+        for relay in self._relays[fault.who]:
+            relay.cut()
+
+    def _claim(self, fault: Fault) -> None:
+        """Let another speak for a node. Its own agent is kept out, and not there so long."""
+        node, who = self._claims[fault.node]
+        controls = [a.process for a in self._actors.values() if isinstance(a.process, ControlPlane)]
+        self._history.kill(who)
+        claim([control.sync_port for control in controls], node, fault.seconds)
+        self._history.restart(who)
 
     def _all_run(self) -> bool:
         return all(

@@ -21,7 +21,8 @@ from edgeplane.swarm.addresses import address_of, name_of
 from kit.checks import check_all
 from kit.effects import Effects
 from kit.history import History
-from kit.processes import Agent, ControlPlane
+from kit.processes import Agent, ConnectingAgent, ControlPlane
+from kit.relay import Relay
 from kit.swarm import Swarm, SwarmEffects
 from kit.tables import Away
 from kit.waiting import until
@@ -71,10 +72,14 @@ class _Run:
         """Play it to the end."""
         if self._schedule.redis and self._place.servers is not None:
             self._place.settings["REDIS_ADDR"] = self._place.servers.redis.address
-        fleet = self._start_fleet()
-        controls = self._start_controls()
-        nodes = self._register(controls[0], fleet)
-        self._clients = Clients(self._history, controls, nodes, self._obstruct)
+        controls = self._make_controls()
+        fleet = self._make_fleet(controls)
+        self._start(fleet, out=False)
+        for name, control in controls.items():
+            self.cast.add(name, control, self._crash_of(name))
+        nodes = self._register(next(iter(controls.values())), fleet)
+        self._start(fleet, out=True)  # behind their nodes: a stranger is told to come much later
+        self._clients = Clients(self._history, list(controls.values()), nodes, self._obstruct)
         self._sampler.start()
         self.cast.watch()
         self._do_all(self._clients)
@@ -93,60 +98,80 @@ class _Run:
             (self._folder / f"{name}.log").write_text(output)
         self._stop_watching()
 
-    def _start_fleet(self) -> list[Agent] | Swarm:
-        schedule = self._schedule
-        if schedule.swarm is not None:
-            swarm = Swarm(self._folder / "swarm", schedule.agents, schedule.swarm)
-            swarm.how = self._ground.forks.start
-            swarm.effects.touch()
-            self._effects.append(SwarmEffects(swarm.effects, self._history))
-            self.cast.add("swarm", swarm, None)
-            return swarm
-        agents = []
-        for name in schedule.agent_names:
-            agent = Agent(self._folder / name)
-            agent.how = self._ground.forks.start
-            self._works.append(agent.work)
-            self._effects.append(Effects(agent.work, self._history))
-            self.cast.add(name, agent, self._crash_of(name))
-            agents.append(agent)
-        return agents
-
-    def _start_controls(self) -> list[ControlPlane]:
-        controls = []
+    def _make_controls(self) -> dict[str, ControlPlane]:
+        controls = {}
         for name in self._schedule.control_names:
             control = ControlPlane(self._folder / name, self._place.settings)
             control.how = self._ground.forks.start
             control.token = self._place.token
-            self.cast.add(name, control, self._crash_of(name))
-            controls.append(control)
+            controls[name] = control
         return controls
+
+    def _make_fleet(self, controls: dict[str, ControlPlane]) -> dict[str, Agent | Swarm]:
+        schedule = self._schedule
+        fleet: dict[str, Agent | Swarm] = {}
+        for number, name in enumerate(schedule.agent_names):
+            urls = self._urls(number, controls) if schedule.out(number) else []
+            fleet[name] = self._make_agent(name, number, urls)
+            fleet[name].how = self._ground.forks.start
+        return fleet
+
+    def _make_agent(self, name: str, number: int, urls: list[str]) -> Agent | Swarm:
+        schedule, folder = self._schedule, self._folder / name
+        if schedule.swarm is not None:
+            swarm = Swarm(folder, schedule.agents, schedule.swarm, ",".join(urls) or None)
+            swarm.effects.touch()
+            self._effects.append(SwarmEffects(swarm.effects, self._history))
+            return swarm
+        agent = ConnectingAgent(folder, f"n{number}", urls) if urls else Agent(folder)
+        self._works.append(agent.work)
+        self._effects.append(Effects(agent.work, self._history))
+        return agent
+
+    def _urls(self, number: int, controls: dict[str, ControlPlane]) -> list[str]:
+        """Return where an agent connects out to: not all to the same one first."""
+        ports = [control.sync_port for control in controls.values()]
+        name = self._schedule.agent_names[number]
+        if any(fault.how == "cut" and fault.who == name for fault in self._schedule.faults):
+            relays = [Relay(port) for port in ports]
+            self.cast.relayed(name, relays)
+            ports = [relay.port for relay in relays]
+        first = (self._schedule.seed + number) % len(ports)
+        return [f"http://127.0.0.1:{port}" for port in (*ports[first:], *ports[:first])]
+
+    def _start(self, fleet: dict[str, Agent | Swarm], *, out: bool) -> None:
+        for number, (name, agent) in enumerate(fleet.items()):
+            if self._schedule.out(number) is out:
+                self.cast.add(name, agent, self._crash_of(name))
 
     def _crash_of(self, who: str) -> Fault | None:
         faults = self._schedule.faults
         return next((f for f in faults if f.how == "crash_at" and f.who == who), None)
 
-    def _register(self, control: ControlPlane, fleet: list[Agent] | Swarm) -> list[int]:
+    def _register(self, control: ControlPlane, fleet: dict[str, Agent | Swarm]) -> list[int]:
         """Make the nodes: of each agent in turn; of a swarm one each."""
         made = []
-        if isinstance(fleet, Swarm):
-            for number in range(1, fleet.agents + 1):
-                address = address_of(number)
-                made.append(control.add_node(fleet.port, name_of(number), address))
-                self._history.place(made[-1], address, Path(address), faulty=True)
-            return made
         faulty = any(act.fails for act in self._schedule.acts)
-        for _ in range(self._schedule.nodes):
-            for name, agent in zip(self._schedule.agent_names, fleet, strict=True):
-                made.append(control.add_node(agent.port, f"n{len(made)}"))
-                self._history.place(made[-1], name, agent.work, faulty=faulty)
+        agents = list(fleet.values())
+        for place, home in enumerate(self._schedule.homes):
+            transport = "sync" if self._schedule.out(home) else "push"
+            swarm = agents[0]
+            if isinstance(swarm, Swarm):
+                name, who = name_of(place + 1), address_of(place + 1)
+                made.append(control.add_node(swarm.port, name, who, transport))
+                self._history.place(made[-1], who, Path(who), faulty=True)
+            else:
+                name, who = f"n{place}", self._schedule.agent_names[home]
+                made.append(control.add_node(agents[home].port, name, transport=transport))
+                self._history.place(made[-1], who, self._works[home], faulty=faulty)
+            self.cast.claimable(place, name, who)
         return made
 
     def _obstruct(self, act: Act, there: bool) -> None:
         """Put a folder where a task's file is to be, at its agent; or take it away."""
         if not self._works:
             return
-        work = self._works[act.nodes[0] % len(self._works)]
+        work = self._works[self._schedule.homes[act.nodes[0]]]
         end = "txt" if act.kind == "reload" else "json"
         obstacle = work / f"cmdb_{act.kind}_r{act.number}.{end}"
         if there:

@@ -4,8 +4,8 @@ The same seed gives the same schedule, word for word. What the processes make of
 twice: they are real, and so is their timing.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Literal
 
@@ -13,6 +13,7 @@ from edgeplane.observe.crashpoints import AGENT_POINTS, CONTROL_POINTS
 
 KINDS = ("apply_config", "reload", "purge_cache")
 REPLICAS_SHARE = 0.08  #: of schedules: they wait for leases to lapse, ten seconds each time
+CLAIM_SHARE = 0.05  #: of schedules with nodes that sync: who is refused stays away ten seconds
 _LONG_FREEZE = (10.5, 12.5)  #: seconds: past a lease
 _SHORT_FREEZE = (0.05, 1.5)
 
@@ -27,7 +28,7 @@ What = Literal[
     "stop",
     "retry_failed",
 ]
-How = Literal["kill", "freeze", "crash_at", "database"]
+How = Literal["kill", "freeze", "crash_at", "database", "cut", "claim"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,8 @@ class Act:
 class Fault:
     """What befalls a process, or how it starts.
 
-    ``crash_at`` is how it starts: it kills itself at the named place.
+    ``crash_at`` is how it starts: it kills itself at the named place. ``cut`` ends the connections
+    that agents have made; with ``claim`` another process speaks for a node.
     """
 
     at: float
@@ -60,6 +62,7 @@ class Fault:
     who: str
     seconds: float = 0.0  #: until it is back
     point: str = ""
+    node: int = 0  #: by place: the one that is claimed
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,8 @@ class Schedule:
     controls: int  #: one is on SQLite, several on MariaDB
     redis: bool
     agents: int
-    nodes: int  #: of each agent; of a swarm, one
+    nodes: int  #: of each agent that listens; of one that connects out, and of a swarm's, one
+    syncs: tuple[bool, ...]  #: of each agent's process, whether it connects out
     swarm: tuple[str, ...] | None  #: the options of a swarm; None: real agents
     acts: tuple[Act, ...]
     faults: tuple[Fault, ...]
@@ -81,7 +85,8 @@ class Schedule:
         tables = "SQLite" if self.controls == 1 else "MariaDB"
         head = f"seed {self.seed}: {self.controls} control planes on {tables}"
         redis = ", with Redis" if self.redis else ""
-        lines = [f"{head}{redis}; {self.agents} {fleet}; {self.nodes} nodes each"]
+        ways = " ".join("sync" if syncs else "push" for syncs in self.syncs)
+        lines = [f"{head}{redis}; {self.agents} {fleet} ({ways}); {self.nodes} nodes each"]
         told = in_time(self.acts, self.faults)
         return "\n  ".join([*lines, *map(str, told)])
 
@@ -96,6 +101,27 @@ class Schedule:
         if self.swarm is not None:
             return ["swarm"]
         return [f"agent{number}" for number in range(self.agents)]
+
+    def out(self, agent: int) -> bool:
+        """Say whether an agent connects out: all those of a swarm do, or none."""
+        return self.syncs[0 if self.swarm is not None else agent]
+
+    @property
+    def homes(self) -> list[int]:
+        """Return the agent of each node, by place: one of each agent in turn, then more."""
+        if self.swarm is not None:
+            return list(range(self.agents))
+        return homes(self.syncs, self.nodes)
+
+
+def homes(syncs: Sequence[bool], nodes: int) -> list[int]:
+    """Return which agent is that of each node: one that connects out has a single one."""
+    return [
+        agent
+        for turn in range(nodes)
+        for agent, connects in enumerate(syncs)
+        if not (turn and connects)
+    ]
 
 
 def in_time(acts: Iterable[Act], faults: Iterable[Fault]) -> list[Act | Fault]:
@@ -114,6 +140,8 @@ def draw(seed: int, replicas: bool | None = None) -> Schedule:
     swarm = _swarm(random) if random.random() < (0.7 if several else 0.4) else None
     agents = random.randint(4, 12) if swarm is not None else random.randint(1, 3)
     nodes = 1 if swarm is not None else random.randint(1, 3)
+    syncs = _syncs(random, 1 if swarm is not None else agents)
+    places = agents if swarm is not None else len(homes(syncs, nodes))
     seconds = random.uniform(0.4, 1.2) * (3 if several else 1)
     schedule = Schedule(
         seed=seed,
@@ -121,11 +149,19 @@ def draw(seed: int, replicas: bool | None = None) -> Schedule:
         redis=several and random.random() < 0.5,
         agents=agents,
         nodes=nodes,
+        syncs=syncs,
         swarm=swarm,
-        acts=tuple(sorted(_acts(random, agents * nodes, seconds), key=lambda act: act.at)),
+        acts=tuple(sorted(_acts(random, places, seconds), key=lambda act: act.at)),
         faults=(),
     )
-    return _with_faults(schedule, random, seconds)
+    faults = sorted(_faults(schedule, random, seconds), key=lambda fault: fault.at)
+    return replace(schedule, faults=tuple(faults))
+
+
+def _syncs(random: Random, processes: int) -> tuple[bool, ...]:
+    """Draw which agents connect out: none, all, or some."""
+    share = random.choice((0.0, 0.5, 1.0))
+    return tuple(random.random() < share for _ in range(processes))
 
 
 def _swarm(random: Random) -> tuple[str, ...]:
@@ -185,20 +221,6 @@ def _operation(
         yield Act(at + random.expovariate(2), "retry_failed", number)
 
 
-def _with_faults(schedule: Schedule, random: Random, seconds: float) -> Schedule:
-    faults = list(_faults(schedule, random, seconds))
-    return Schedule(
-        seed=schedule.seed,
-        controls=schedule.controls,
-        redis=schedule.redis,
-        agents=schedule.agents,
-        nodes=schedule.nodes,
-        swarm=schedule.swarm,
-        acts=schedule.acts,
-        faults=tuple(sorted(faults, key=lambda fault: fault.at)),
-    )
-
-
 def _faults(schedule: Schedule, random: Random, seconds: float) -> Iterator[Fault]:
     """Draw what goes wrong: some of the processes die at a named place, others at any moment."""
     for who in (*schedule.control_names, *schedule.agent_names):
@@ -215,5 +237,23 @@ def _faults(schedule: Schedule, random: Random, seconds: float) -> Iterator[Faul
             long = schedule.controls > 1 and who.startswith("control") and random.random() < 0.6
             bounds = _LONG_FREEZE if long else _SHORT_FREEZE
             yield Fault(at, "freeze", who, random.uniform(*bounds))
+    yield from _faults_of_sync(schedule, random, seconds)
     if schedule.controls > 1 and random.random() < 0.25:
         yield Fault(random.uniform(0.1, seconds), "database", "mariadbd", random.uniform(0, 1.0))
+
+
+def _faults_of_sync(schedule: Schedule, random: Random, seconds: float) -> Iterator[Fault]:
+    """Draw what befalls connections that agents make, and the names they give."""
+    names = [n for n, syncs in zip(schedule.agent_names, schedule.syncs, strict=True) if syncs]
+    if not names:
+        return
+    if random.random() < 0.4:
+        for _ in range(random.choice((1, 2, 3))):
+            yield Fault(random.uniform(0.05, seconds), "cut", random.choice(names))
+    if random.random() < CLAIM_SHARE:
+        claimed = random.choice(
+            [p for p, agent in enumerate(schedule.homes) if schedule.out(agent)]
+        )
+        who = "swarm" if schedule.swarm is not None else f"agent{schedule.homes[claimed]}"
+        at = random.uniform(0.05, seconds)
+        yield Fault(at, "claim", who, random.uniform(0.2, 3.0), node=claimed)

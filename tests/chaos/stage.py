@@ -15,7 +15,7 @@ from chaos.sampler import Sampler
 from kit.checks import check_all
 from kit.effects import Effects
 from kit.history import History
-from kit.processes import Agent, ControlPlane, Process
+from kit.processes import Agent, ConnectingAgent, ControlPlane, Process
 from kit.relay import Relay
 from kit.swarm import Swarm, SwarmEffects
 from kit.tables import Away, Tables, TaskRow
@@ -110,6 +110,23 @@ class Stage:
                 made.append(control.add_node(port or agent.port, name, agent.host))
                 self.history.place(made[-1], self._names[agent], agent.work)
         return made
+
+    def connecting(
+        self, control: ControlPlane, name: str, urls: list[str], **env: str
+    ) -> tuple[ConnectingAgent, int]:
+        """Register a node, and begin to start its agent, which connects out to these URLs."""
+        agent = ConnectingAgent(self.folder / name, name, urls)
+        self._names[agent] = name
+        self._effects.append(Effects(agent.work, self.history))
+        node_id = control.add_node(name=name, transport="sync")
+        self.history.place(node_id, name, agent.work)
+        agent.start(**env)
+        return agent, node_id
+
+    @property
+    def connects_out(self) -> bool:
+        """Whether it has agents that connect out."""
+        return any(isinstance(each, ConnectingAgent) for each in self._names)
 
     def asks(self, nodes: list[int], count: int) -> list[Ask]:
         """Make up creates for these nodes in turn, of every kind."""

@@ -26,9 +26,12 @@ def _agents(stage):
     return [stage.agent(f"agent{number}") for number in range(2)]
 
 
-def _kill_at_random(stage, chance, control, victims):
-    """Kill each of these in turn, somewhere in a stream of creates, and start it again at once."""
-    nodes = stage.nodes(
+def _kill_at_random(stage, chance, control, victims, nodes=None):
+    """Kill each of these in turn, somewhere in a stream of creates, and start it again at once.
+
+    ``nodes``: where those of the victims are registered already.
+    """
+    nodes = nodes or stage.nodes(
         control, [victim for victim in dict.fromkeys(victims) if victim is not control]
     )
     stream = stage.stream([control], stage.asks(nodes, CREATES))
@@ -49,6 +52,19 @@ def test_agents_and_control_plane_killed_on_sqlite(stage, chance):
     victims = [*agents, control, control, chance.choice(agents)]
     chance.shuffle(victims)
     _kill_at_random(stage, chance, control, victims)
+
+
+def test_agents_that_connect_out_and_control_plane_killed_on_sqlite(stage, chance):
+    """They come back by themselves, and are asked again for what they had not told."""
+    control = stage.control()
+    url = f"http://{control.host}:{control.sync_port}"
+    made = [stage.connecting(control, f"edge{number}", [url]) for number in range(3)]
+    for agent, _ in made:
+        agent.wait_for("connected to control plane")
+    agents = [agent for agent, _ in made]
+    victims = [*agents, control, control, chance.choice(agents)]
+    chance.shuffle(victims)
+    _kill_at_random(stage, chance, control, victims, [node_id for _, node_id in made])
 
 
 def test_agents_and_control_plane_killed_on_mariadb(mariadb_stage, chance):

@@ -57,7 +57,10 @@ def test_schedules_have_everything_in_them():
         *("operate", "pause", "resume", "stop", "retry_failed"),
     }
     faults = [fault for one in drawn for fault in one.faults]
-    assert {fault.how for fault in faults} == {"kill", "freeze", "crash_at", "database"}
+    assert {fault.how for fault in faults} == {
+        *("kill", "freeze", "crash_at", "database"),
+        *("cut", "claim"),
+    }
     assert {fault.who.rstrip("0123456789") for fault in faults} == {
         *("control", "agent", "swarm", "mariadbd"),
     }
@@ -66,7 +69,12 @@ def test_schedules_have_everything_in_them():
     several = [one for one in drawn if one.controls > 1]
     assert 0.05 < len(several) / len(drawn) < 0.12
     assert {one.redis for one in several} == {False, True}
-    assert {one.swarm is None for one in drawn} == {False, True}
+    ways = {(one.swarm is None, one.controls > 1, frozenset(one.syncs)) for one in drawn}
+    both, one_way = frozenset((False, True)), (frozenset((False,)), frozenset((True,)))
+    alone = {(False, several, way) for several in (False, True) for way in one_way}
+    assert ways == alone | {
+        (True, several, w) for several in (False, True) for w in (*one_way, both)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +89,15 @@ def test_a_schedule_that_goes_wrong_is_told(ground, tmp_path):
     """With its folder kept; here one process ends as no fault let it."""
     never = Fault(0.0, "crash_at", "control0", point="no.such.point")
     bad = Schedule(
-        seed=1, controls=1, redis=False, agents=1, nodes=1, swarm=None, acts=(), faults=(never,)
+        seed=1,
+        controls=1,
+        redis=False,
+        agents=1,
+        nodes=1,
+        swarm=None,
+        acts=(),
+        faults=(never,),
+        syncs=(False,),
     )
     found = play(bad, ground, tmp_path / "bad")
     assert len(found) == 1

@@ -281,6 +281,17 @@ class Agent(Process):
             return dict(json.load(answer))
 
 
+class ConnectingAgent(Agent):
+    """The same program, listening nowhere: it connects out to these URLs for the node it names."""
+
+    def __init__(self, folder: Path, node: str, controls: Sequence[str]) -> None:
+        super().__init__(folder, {"EDGEPLANE_CONTROL": ",".join(controls), "EDGEPLANE_NODE": node})
+
+    def wait_until_up(self) -> None:
+        """Wait until it has heard of a control plane, or told why it does not."""
+        self.wait_for("control plane http", 60.0)
+
+
 def _clean_environ() -> dict[str, str]:
     """Return this environment without any setting of ours, nor a proxy."""
     ours = (

@@ -1,4 +1,4 @@
-"""A way to an agent on which requests can be kept waiting, as a slow network would."""
+"""A way to an agent or out of one; requests on it can be kept waiting, as by a slow network."""
 
 import socket
 import threading
@@ -16,6 +16,7 @@ class Relay:
         self._gate = _opened()  #: of the connections to come
         self._held: list[tuple[threading.Event, socket.socket]] = []
         self._threads: list[threading.Thread] = []
+        self._open: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self._start(self._accept)
 
@@ -41,6 +42,12 @@ class Relay:
         for gate, _ in self._held:
             gate.set()
         self._held.clear()
+
+    def cut(self) -> None:
+        """End every connection there is; new ones are let through."""
+        for each in list(self._open):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """End it; whoever talks through it has to be gone."""
@@ -74,9 +81,11 @@ class Relay:
             suppress(OSError),
             socket.create_connection(("127.0.0.1", self._to_port)) as to,
         ):
+            self._open |= {client, to}
             back = self._start(_pump, to, client)
             _pump(client, to)
             back.join()
+            self._open -= {client, to}
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:

@@ -120,6 +120,7 @@ class MariaDB:
                 f"--datadir={self._data}",
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
+                f"--tmpdir={self.folder}",  # its drafts have the names of anybody's, by process id
             ],
             check=False,
             env=self._environ,

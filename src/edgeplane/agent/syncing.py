@@ -34,7 +34,8 @@ MAX_OPEN: Final = 2  #: exchanges at the same time
 MOMENT_SECONDS: Final = 0.02  #: after a reply, for what has just begun: it may end at once
 LEISURE_SECONDS: Final = 0.02  #: after a reply that has nothing in it: it may come at once
 FIRST_SECONDS: Final = 60.0  #: for the first answer in a talk
-SILENCE_SECONDS: Final = 10.0  #: beyond what a reply says
+TURN_SECONDS: Final = 10.0  #: the same, where there is another control plane to turn to
+SILENCE_SECONDS: Final = 4.0  #: beyond what a reply says
 LAST_SECONDS: Final = 2.0  #: for what is told before the agent ends
 
 _OK: Final = 200
@@ -78,7 +79,8 @@ class Syncing:
         self._session = secrets.token_hex(16)
         self._exchanges = 0
         self._again = False  #: a reply was lost: what it brought has to be sent again
-        self._patience = FIRST_SECONDS  #: for the answer of an exchange
+        self._first = FIRST_SECONDS if len(speaker.urls) == 1 else TURN_SECONDS
+        self._patience = self._first  #: for the answer of an exchange
         self._pause = 0.0  #: before the next exchange
         self._begun: Sequence[asyncio.Task[None]] = ()  #: by the last reply
         self._connected = False
@@ -115,7 +117,7 @@ class Syncing:
     async def _talk(self) -> None:
         """Exchange after exchange with one control plane; ends with what has gone wrong."""
         self._connected = False
-        self._patience = max(FIRST_SECONDS, self._patience)
+        self._patience = max(self._first, self._patience)
         opened: set[asyncio.Task[None]] = set()
         try:
             while True:

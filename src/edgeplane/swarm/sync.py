@@ -21,7 +21,7 @@ from edgeplane.swarm.telling import Telling
 from edgeplane.wire import CancelReply, ExecuteReply, SyncReply, SyncRequest
 
 MOMENT_SECONDS: Final = 0.02  #: for what has just begun
-GRACE_SECONDS: Final = 10.0  #: beyond the time an exchange may be held
+GRACE_SECONDS: Final = 4.0  #: beyond the time an exchange may be held
 IDLE_SECONDS: Final = 10.0  #: for a second connection that is not used
 FIRST_WAIT_SECONDS: Final = 60.0  #: before a control plane has said how long it holds
 FIRST_RECONNECT_SECONDS: Final = 5.0  #: and within what agents may return

@@ -38,7 +38,9 @@ _AROUND_TASK: Final = 512  #: bytes of a task beside its payload, at most
 class Pace:
     """How often agents come, in seconds; each is spread at random, so that they do not gather."""
 
-    hold: tuple[float, float] = (25.0, 50.0)  #: how long an exchange is held with nothing to do
+    #: How long an exchange is held with nothing to do: an agent notices by its end that a control
+    #: plane stands still while its kernel goes on, and has to within the time of a repair.
+    hold: tuple[float, float] = (5.0, 8.0)
     absence: float = 5.0  #: how long an agent may stay away between exchanges
     returns: float = 400.0  #: agents a second that may come back at once
     least_return: float = 1.0

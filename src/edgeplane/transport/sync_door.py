@@ -37,6 +37,7 @@ from edgeplane.wire import (
 
 SWEEP_SECONDS: Final = 1.0
 MOST: Final = 65_536  #: connections, where the process may open as many files
+TURNS: Final = 3  #: of the loop, in which the end of a connection is seen behind its last request
 AGAIN_SECONDS: Final = 10  #: until an agent that is refused need ask again
 
 _PATH: Final = SYNC_PATH.encode()
@@ -125,6 +126,10 @@ class SyncConnection(Incoming):
             return
         self._door.connections.add(self)
 
+    def eof_received(self) -> bool:
+        """End it: who has closed it does not wait for the reply of an exchange it may hold."""
+        return False
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the link."""
         super().connection_lost(exc)
@@ -136,10 +141,6 @@ class SyncConnection(Incoming):
     def wants(self, arrival: Arrival) -> bool:
         """Keep nothing of what a stranger sends."""
         return self._knows_the_token(arrival)
-
-    def eof_received(self) -> bool:
-        """End it: an agent that says nothing more is gone, and hears no reply."""
-        return False
 
     def take(self, arrival: Arrival) -> None:
         """Hear an exchange."""
@@ -181,9 +182,22 @@ class SyncConnection(Incoming):
         link.hear(request, self)
 
     async def _admit(self, request: SyncRequest) -> None:
+        """Let an agent in that is still there.
+
+        What it sent while this process stood still is read first, and only then that it has left
+        since: to another control plane, which must not lose its node by that.
+        """
         try:
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+            if self.transport.is_closing():
+                return
             node_id = await self._door.admit(request.node)
-            if self._door.links.named(request.node) is None and not self.transport.is_closing():
+            if self.transport.is_closing():
+                if node_id not in self._door.links:
+                    self._door.links.ended(node_id)
+                return
+            if self._door.links.named(request.node) is None:
                 link = self._door.links.open(node_id, request.node, request.session, self._peer())
                 log.info(
                     "node %d: agent connected from %s, version %s",

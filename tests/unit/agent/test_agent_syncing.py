@@ -9,6 +9,7 @@ from edgeplane.agent import comeback, syncing
 from edgeplane.agent.control_urls import read_control_urls
 from edgeplane.agent.executors.base import NotNow, Outcome
 from edgeplane.agent.syncing import Speaker, Syncing
+from edgeplane.transport.links import Pace
 from kit.executors import WAIT, entered
 from kit.processes import AGENT_TOKEN
 from kit.sync_control import SyncControl, task
@@ -346,6 +347,29 @@ async def test_silence_ends_an_exchange(agent, control, monkeypatch, caplog):
     assert again.number != silent.number
     assert "lost: no answer within 0.15 s" in caplog.text
     silent.wait_until_gone()
+
+
+async def test_one_that_never_answers_is_left_for_the_next(start, control, monkeypatch, caplog):
+    """A process that stands still is connected to all the same, by its kernel."""
+    monkeypatch.setattr(syncing, "TURN_SECONDS", 0.05)
+    second = SyncControl()
+    agent = Loop(start(), [control.url, second.url], [control, second])
+    await agent.next(0)
+    (await agent.next(1)).reply()
+    assert f"control plane {control.url} lost: no answer within 0.05 s" in caplog.text
+    await agent.end()
+    await asyncio.to_thread(second.close)
+
+
+async def test_the_only_one_is_waited_for_longer(agent):
+    """A crowd that it lets in may be before this agent."""
+    assert agent.syncing._patience == syncing.FIRST_SECONDS > syncing.TURN_SECONDS
+
+
+def test_a_control_plane_that_stands_still_is_left_in_time():
+    """The longest hold, the silence beyond it and the return leave room in the 15 s of a repair."""
+    pace = Pace()
+    assert pace.hold[1] + syncing.SILENCE_SECONDS + pace.least_return <= 13
 
 
 async def test_the_pause_a_reply_asks_for_is_kept(agent, executor):
