@@ -2,6 +2,7 @@
 
 import json
 import queue
+import sys
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -116,6 +117,15 @@ class FakeApi:
         return scripted.pop(0) if len(scripted) > 1 else scripted[0]
 
 
+class _Server(ThreadingHTTPServer):
+    """Says nothing of a client that hung up: it would stand in what a command printed."""
+
+    def handle_error(self, request, client_address):
+        """Tell of what is wrong in the script."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 def serve(fake):
     """Serve a script on a free loopback port; return the server, to be shut down."""
 
@@ -145,7 +155,7 @@ def serve(fake):
 
         do_GET = do_POST = _answer  # noqa: N815 - names http.server wants
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     fake.url = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
