@@ -204,7 +204,8 @@ class Tables:
     def _moves(self) -> Iterator[MoveRow]:
         at = self._seconds("at")
         for row in self._rows(
-            f"SELECT id, {at}, type, task_id, status, attempt FROM events ORDER BY id"
+            f"SELECT id, {at}, type, task_id, status, attempt FROM events"
+            " WHERE task_id > 0 ORDER BY id"  # 0: of an operation
         ):
             yield MoveRow(
                 id=row[0],
