@@ -79,7 +79,7 @@ class AttemptRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoveRow:
-    """A row of ``events``."""
+    """A row of ``events`` that is a task's; those of operations have no task."""
 
     id: int
     at: float
@@ -204,7 +204,8 @@ class Tables:
     def _moves(self) -> Iterator[MoveRow]:
         at = self._seconds("at")
         for row in self._rows(
-            f"SELECT id, {at}, type, task_id, status, attempt FROM events ORDER BY id"
+            f"SELECT id, {at}, type, task_id, status, attempt FROM events"
+            " WHERE task_id > 0 ORDER BY id"
         ):
             yield MoveRow(
                 id=row[0],
