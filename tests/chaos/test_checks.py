@@ -55,7 +55,7 @@ def attempt(task_id=1, number=1, begun=100.0, ended=101.0, outcome="succeeded", 
 
 
 _STATUS = {"created": "pending", "begun": "running", "succeeded": "success", "lost": "pending"}
-_STATUS |= {"waiting": "failed", "expired": "failed", "retried": "pending"}
+_STATUS |= {"waiting": "failed", "expired": "failed", "retried": "pending", "cancelling": "running"}
 
 
 def walk(*steps, task_id=1):
@@ -106,6 +106,7 @@ def test_every_rule_is_asked(record, found):
         ([("created", 0), ("begun", 1), ("superseded", 2)], "superseded", 2),
         ([("created", 0), ("begun", 1), ("failed", 1), ("retried", 1), ("begun", 2)], "running", 2),
         ([("created", 0), ("begun", 1), ("cancelled", 1)], "cancelled", 1),
+        ([("created", 0), ("begun", 1), ("cancelling", 1), ("succeeded", 1)], "success", 1),
     ],
 )
 def test_the_ways_a_task_may_go(steps, status, attempts):
@@ -119,6 +120,7 @@ def test_the_ways_a_task_may_go(steps, status, attempts):
     ("steps", "standing", "found"),
     [
         ([("begun", 1)], {}, "a: begun from nothing"),
+        ([("created", 0), ("cancelling", 0)], {}, "a: cancelling from pending"),
         ([*[("created", 0), ("begun", 1)] * 2], {}, "a: created from running"),
         (
             [("created", 0), ("begun", 1), ("cancelled", 1), ("succeeded", 1)],
@@ -214,6 +216,8 @@ def test_config_tasks_out_of_order_are_told():
     """Out side by side, or the newer one first."""
     beside = lanes(TWO, sequence((1, "begun"), (2, "begun"), (1, "succeeded"), (2, "succeeded")))
     assert beside == ["node 7: a and b were out at the same time"]
+    still = lanes(TWO, sequence((1, "begun"), (1, "cancelling"), (2, "begun")))
+    assert still == ["node 7: a and b were out at the same time"]
     wrong = lanes(TWO, sequence((2, "begun"), (2, "succeeded"), (1, "begun"), (1, "succeeded")))
     assert wrong == ["node 7: a began after b"]
 

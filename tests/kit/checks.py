@@ -26,11 +26,19 @@ _MOVES = {
     "expired": ("failed", _FROM_OPEN),
     "retried": ("pending", {"waiting", "failed"}),
     "superseded": ("superseded", _FROM_OPEN),
+    "cancelling": ("running", {"running"}),
     "cancelled": ("cancelled", _FROM_OPEN),
 }
 #: By how much the attempt's number grows. What shares a failed probe counts one without having
 #: begun, and of several moves in one breath (rescued, shared, superseded) only the last is told.
-_NUMBERS = {"created": {0}, "begun": {1}, "succeeded": {0}, "lost": {0}, "retried": {0}}
+_NUMBERS = {
+    "created": {0},
+    "begun": {1},
+    "succeeded": {0},
+    "lost": {0},
+    "retried": {0},
+    "cancelling": {0},
+}
 
 
 def check_all(events: Sequence[Event], rows: Sequence[TaskRow], record: Record) -> list[str]:
@@ -102,8 +110,8 @@ def lanes(rows: Iterable[TaskRow], record: Iterable[MoveRow]) -> list[str]:
     begun: dict[int, list[int]] = {}
     wrong = []
     for move in record:
-        if (row := tasks.get(move.task_id)) is None:
-            continue
+        if (row := tasks.get(move.task_id)) is None or move.what == "cancelling":
+            continue  # it is out as before
         running, firsts = out.setdefault(row.node_id, set()), begun.setdefault(row.node_id, [])
         running.discard(row.id)
         if move.what != "begun":

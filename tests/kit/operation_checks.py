@@ -11,6 +11,7 @@ from kit.tables import AttemptRow, MoveRow, OperationRow, Record, TaskRow
 _TRANSACTION_SECONDS = 2.0
 _ENDS = {"done", "stopped", "cancelled"}
 _AFTER = {"created": "pending", "retried": "pending", "lost": "pending", "begun": "running"}
+_AFTER |= {"cancelling": "running"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ class AttemptRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoveRow:
-    """A row of ``events``."""
+    """A row of ``events`` that is a task's; those of operations have no task."""
 
     id: int
     at: float

@@ -3,12 +3,12 @@
 import socket
 from typing import Final
 
-#: About 12 s of silence, though nothing is sent.
+#: About 8 s of silence, though nothing is sent.
 _OPTIONS: Final = (
-    ("TCP_KEEPIDLE", 5),  # seconds
-    ("TCP_KEEPINTVL", 2),  # seconds
-    ("TCP_KEEPCNT", 3),
-    ("TCP_USER_TIMEOUT", 12_000),  # milliseconds
+    ("TCP_KEEPIDLE", 4),  # seconds
+    ("TCP_KEEPINTVL", 1),  # seconds
+    ("TCP_KEEPCNT", 4),
+    ("TCP_USER_TIMEOUT", 8_000),  # milliseconds
 )
 
 

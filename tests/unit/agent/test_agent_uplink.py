@@ -116,7 +116,7 @@ async def test_a_redirect_is_an_answer_like_any(uplink, server):
 
 
 async def test_the_kernel_watches_the_connection(uplink, server):
-    """Five seconds of silence, then three probes two seconds apart; sent data has 12 s."""
+    """Four seconds of silence, then four probes a second apart; sent data has 8 s."""
     await uplink.post(b"", 10)
     plain = uplink._idle[0]._transport.get_extra_info("socket")
 
@@ -125,7 +125,7 @@ async def test_the_kernel_watches_the_connection(uplink, server):
 
     assert plain.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
-    assert [option(name) for name in names] == [5, 2, 3, 12_000]
+    assert [option(name) for name in names] == [4, 1, 4, 8_000]
 
 
 async def test_a_connection_that_ended_idle_is_made_anew_in_silence(uplink, server):
