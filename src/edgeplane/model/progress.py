@@ -104,6 +104,8 @@ class Standing(StrEnum):
 #: These take a place of ``max_concurrency``.
 _OUT = (Standing.PENDING, Standing.RUNNING, Standing.WAITING)
 _OPEN = (*_OUT, Standing.UNREACHABLE)
+#: While it runs, these change by themselves, sooner or later.
+MOVING = (Standing.UNSENT, *_OUT)
 #: These can be taken back; of the unreachable ones, those that are not being probed just now.
 _RETURNABLE = (Standing.PENDING, Standing.WAITING, Standing.UNREACHABLE)
 
