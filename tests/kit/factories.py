@@ -12,9 +12,10 @@ from typing import Any
 
 from edgeplane.dsn import read_dsn
 from edgeplane.model.nodes import NewNode, NodeStatus
-from edgeplane.model.tasks import NewTask, Task, TaskKind, TaskStatus
+from edgeplane.model.paging import MAX_PAGE_SIZE, PageRequest
+from edgeplane.model.tasks import Attempt, NewTask, Task, TaskKind, TaskStatus
 from edgeplane.services import tasks as rule
-from edgeplane.store import mailboxes, migrate, node_health, nodes, tasks
+from edgeplane.store import attempts, mailboxes, migrate, node_health, nodes, tasks
 from edgeplane.store.rows import metadata
 from edgeplane.store.urls import URL, sqlite_url
 from edgeplane.store.workers import Tx
@@ -118,6 +119,13 @@ def stored(tx: Tx, task_id: int) -> Task:
     found = tasks.get(tx, task_id)
     assert found is not None
     return found
+
+
+def ended_attempts(tx: Tx, task_id: int) -> list[Attempt]:
+    """Return a task's attempts that ended, oldest first, as their list shows them."""
+    page = attempts.list_page(tx, stored(tx, task_id), PageRequest(size=MAX_PAGE_SIZE))
+    assert page.next_cursor is None  # they are all here
+    return [each for each in reversed(page.items) if each.ended_at is not None]
 
 
 def clear(tx: Tx) -> None:

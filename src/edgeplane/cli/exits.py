@@ -25,7 +25,7 @@ class Exit(IntEnum):
         return member
 
     DONE = 0, "done"
-    FAILED = 1, "the task failed for good (--wait), or a general failure"
+    FAILED = 1, "the task or operation did not succeed (--wait), or a general failure"
     USAGE = 2, "wrong usage, or a setting or value that is not allowed"
     FORBIDDEN = 3, "not logged in, or not allowed"
     NOT_FOUND = 4, "not found"

@@ -1,6 +1,8 @@
 """Staying with an operation until it has ended: a bar while it goes on, then what failed."""
 
 import sys
+from collections.abc import Callable
+from contextlib import closing
 
 from edgeplane.cli import output
 from edgeplane.cli.exits import Exit
@@ -12,22 +14,43 @@ MAX_TOLD = 20  #: failures that are named; more are counted
 _BAR_WIDTH = 30
 
 
-def follow(client: Client, operation: Operation, timeout: float | None) -> Operation:
+Over = Callable[[Operation], bool]  #: whether there is nothing more to wait for
+
+
+def follow(client: Client, operation: Operation, timeout: float | None, over: Over) -> Operation:
     """Tell how far an operation is, at each change; return it as it was last seen.
 
     On a terminal one line is drawn anew; elsewhere each change is a line.
     """
     redrawn = sys.stderr.isatty()
-    for seen in client.wait_operation(operation.id, timeout):
-        operation = seen
-        if redrawn:
-            sys.stderr.write(f"\r\x1b[K{line(seen)}")
-            sys.stderr.flush()
-        else:
-            output.tell(line(seen))
+    try:
+        with closing(client.wait_operation(operation.id, timeout)) as changes:
+            for seen in changes:
+                operation = seen
+                _tell(seen, redrawn=redrawn)
+                if over(seen):
+                    break
+    except KeyboardInterrupt:
+        _end_line(redrawn=redrawn)
+        output.tell(
+            f"operation {operation.id} goes on; see it with: edgeplane op watch {operation.id}"
+        )
+        raise
+    _end_line(redrawn=redrawn)
+    return operation
+
+
+def _tell(seen: Operation, *, redrawn: bool) -> None:
+    if redrawn:
+        sys.stderr.write(f"\r\x1b[K{line(seen)}")
+        sys.stderr.flush()
+    else:
+        output.tell(line(seen))
+
+
+def _end_line(*, redrawn: bool) -> None:
     if redrawn:
         sys.stderr.write("\n")
-    return operation
 
 
 def line(seen: Operation) -> str:
@@ -60,16 +83,15 @@ def tell_failures(client: Client, operation: Operation) -> None:
         if cursor is None:
             break
     if failed > told:
-        output.tell(
-            f"… and {failed - told} more: GET /operations/{operation.id}/tasks?status=failed"
-        )
+        listed = f"edgeplane op tasks {operation.id} --status failed"
+        output.tell(f"… and {failed - told} more: {listed}")
 
 
-def exit_of(operation: Operation) -> Exit:
-    """Return how the command ends that waited for it."""
-    if not operation.final:
+def exit_of(operation: Operation, over: Over) -> Exit:
+    """Return how the command ends that waited for it until it was over."""
+    if not over(operation):
         return Exit.UNFINISHED
-    return Exit.DONE if operation.succeeded else Exit.FAILED
+    return Exit.FAILED if operation.final and not operation.succeeded else Exit.DONE
 
 
 def _name(client: Client, node_id: int) -> str:

@@ -8,10 +8,11 @@ import msgspec
 from click import Choice, IntRange
 from msgspec import Raw
 
-from edgeplane.cli import op_watching, output, payloads, sessions
+from edgeplane.cli import op_watching, output, payloads, sessions, task_table
 from edgeplane.cli.exits import Exit, Stop
 from edgeplane.cli.nodes import node_id
 from edgeplane.cli.options import (
+    UNTIL_ENDED,
     Wishes,
     api_options,
     labels_option,
@@ -21,7 +22,7 @@ from edgeplane.cli.options import (
     wait_timeout_option,
 )
 from edgeplane.client.errors import Unreachable
-from edgeplane.client.records import NewOperation, Operation, OperationFilter, Target
+from edgeplane.client.records import NewOperation, Operation, OperationFilter, Target, TaskFilter
 from edgeplane.client.rest import Client
 from edgeplane.model.clock import new_request_id
 from edgeplane.model.progress import OperationState
@@ -31,6 +32,7 @@ from edgeplane.model.tasks import (
     MAX_PRIORITY,
     MAX_TIMEOUT_SECONDS,
     TaskKind,
+    TaskStatus,
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,7 +43,7 @@ def _creating(command: F) -> F:
     """Add what every command has that creates an operation."""
     for option in (
         api_options,
-        wait_options,
+        wait_options(UNTIL_ENDED),
         click.option("--request-id", metavar="ID", help="The same id again is the same operation."),
         click.option(
             "--timeout",
@@ -113,11 +115,11 @@ def list_operations(wishes: Wishes, /, **wanted: Any) -> None:
         output.print_json(client.last_data)
         return
     output.print_table(
-        ("ID", "TYPE", "STATE", "NODES", "SUCCESS", "FAILED", "BY", "CREATED"),
+        ("ID", "TYPE", "STATE", "NODES", "SUCCESS", "FAILED", "LEFT", "BY", "CREATED", "REASON"),
         [
             (
                 *(row.id, row.type, row.state, row.total, row.counts.get("success")),
-                *(row.counts.get("failed"), row.created_by, row.created_at),
+                *(row.counts.get("failed"), row.left, row.created_by, row.created_at, row.reason),
             )
             for row in page.list
         ],
@@ -135,6 +137,22 @@ def show(wishes: Wishes, operation_id: int) -> None:
     _print(wishes, client, client.get_operation(operation_id))
 
 
+@op.command("tasks")
+@click.argument("operation_id", metavar="ID", type=_IDS)
+@click.option("--status", type=Choice([status.value for status in TaskStatus]))
+@list_options
+@api_options
+@pass_wishes
+def list_tasks(wishes: Wishes, /, operation_id: int, **wanted: Any) -> None:
+    """List the tasks of an operation, newest first."""
+    client = sessions.connect(wishes)
+    page = client.list_operation_tasks(operation_id, TaskFilter(**wanted))
+    if wishes.json:
+        output.print_json(client.last_data)
+        return
+    task_table.show(page)
+
+
 @op.command("watch")
 @click.argument("operation_id", metavar="ID", type=_IDS)
 @wait_timeout_option
@@ -147,19 +165,34 @@ def watch(wishes: Wishes, operation_id: int) -> None:
     _finish(wishes, client, client.get_operation(operation_id))
 
 
-def _verb(verb: str, words: str) -> None:
+def _final(seen: Operation) -> bool:
+    return seen.final
+
+
+def _quiet(seen: Operation) -> bool:
+    return seen.quiet
+
+
+def _verb(
+    verb: str, words: str, over: op_watching.Over = _final, waits_for: str = UNTIL_ENDED
+) -> None:
     @op.command(verb, help=words)
     @click.argument("operation_id", metavar="ID", type=_IDS)
-    @wait_options
+    @wait_options(waits_for)
     @api_options
     @pass_wishes
     def change(wishes: Wishes, operation_id: int) -> None:
         client = sessions.connect(wishes)
-        _finish(wishes, client, client.change_operation(verb, operation_id))
+        _finish(wishes, client, client.change_operation(verb, operation_id), over)
 
 
 _verb("cancel", "Take back what has not begun; what is out may finish.")
-_verb("pause", "Let no further task begin; what is out may finish.")
+_verb(
+    "pause",
+    "Let no further task begin; what is out may finish.",
+    over=_quiet,
+    waits_for="Stay until nothing of it runs any more.",
+)
 _verb("resume", "Let a paused operation go on.")
 _verb("retry-failed", "Try again what has failed for good.")
 
@@ -194,16 +227,24 @@ def _limit(written: str | None) -> int | str | None:
     return int(written) if written and written.isascii() and written.isdigit() else written
 
 
-def _finish(wishes: Wishes, client: Client, shown: Operation) -> None:
+def _finish(
+    wishes: Wishes, client: Client, shown: Operation, over: op_watching.Over = _final
+) -> None:
     """Print the operation, after having waited for its end if that was asked for."""
     waits = wishes.wait or wishes.wait_timeout is not None
     if waits:
-        shown = op_watching.follow(client, shown, wishes.wait_timeout)
+        shown = op_watching.follow(client, shown, wishes.wait_timeout, over)
         if not wishes.json:
             op_watching.tell_failures(client, shown)
     _print(wishes, client, shown)
     if waits:
-        click.get_current_context().exit(op_watching.exit_of(shown))
+        click.get_current_context().exit(op_watching.exit_of(shown, over))
+
+
+def _failures(shown: Operation) -> str | None:
+    if shown.max_failures is None:
+        return None
+    return f"{shown.max_failures} failed nodes ({shown.failures} so far)"
 
 
 def _print(wishes: Wishes, client: Client, shown: Operation) -> None:
@@ -219,7 +260,7 @@ def _print(wishes: Wishes, client: Client, shown: Operation) -> None:
             ("nodes", shown.total),
             *((name, number) for name, number in shown.counts.items() if number),
             ("at once", shown.max_concurrency),
-            ("stops at", shown.max_failures),
+            ("stops at", _failures(shown)),
             ("request id", shown.request_id),
             ("target", output.shortened(bytes(shown.target))),
             ("payload", output.shortened(bytes(shown.payload))),

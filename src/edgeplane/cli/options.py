@@ -97,16 +97,17 @@ def _read_labels(
         raise click.BadParameter(error.message) from None
 
 
-def wait_options(command: F) -> F:
-    """Add ``--wait`` and ``--wait-timeout``."""
-    wait = click.option(
-        "--wait",
-        is_flag=True,
-        expose_value=False,
-        callback=_keep,
-        help="Stay until the task has ended; the exit code tells how.",
-    )
-    return wait(wait_timeout_option(command))
+UNTIL_ENDED = "Stay until it has ended; the exit code tells how."
+
+
+def wait_options(help_text: str = UNTIL_ENDED) -> Callable[[F], F]:
+    """Add ``--wait``, which says what is waited for, and ``--wait-timeout``."""
+    wait = click.option("--wait", is_flag=True, expose_value=False, callback=_keep, help=help_text)
+
+    def add(command: F) -> F:
+        return wait(wait_timeout_option(command))
+
+    return add
 
 
 def wait_timeout_option(command: F) -> F:

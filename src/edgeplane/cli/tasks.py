@@ -5,7 +5,7 @@ from typing import Any
 import click
 from click import Choice, IntRange
 
-from edgeplane.cli import attempt_log, following, output, payloads, sessions
+from edgeplane.cli import attempt_log, following, output, payloads, sessions, task_table
 from edgeplane.cli.exits import Exit, Stop
 from edgeplane.cli.nodes import node_id
 from edgeplane.cli.options import (
@@ -54,17 +54,7 @@ def list_tasks(wishes: Wishes, /, named: str | None, **wanted: Any) -> None:
     if wishes.json:
         output.print_json(client.last_data)
         return
-    output.print_table(
-        ("ID", "NODE", "TYPE", "STATUS", "ATTEMPTS", "NEXT TRY", "CREATED", "LAST ERROR"),
-        [
-            (
-                *(row.id, row.node_id, row.type, row.status, row.attempts),
-                *(row.next_retry_at, row.created_at, row.last_error),
-            )
-            for row in page.list
-        ],
-    )
-    output.tell_of_more(page.next_cursor)
+    task_table.show(page)
 
 
 @task.command("show")
@@ -124,7 +114,7 @@ def show_log(wishes: Wishes, /, task_id: int, **wanted: Any) -> None:
     type=IntRange(0, MAX_PRIORITY),
     help="9 goes first; among purges and nodes, never within the config lane. 5 if not given.",
 )
-@wait_options
+@wait_options()
 @api_options
 @pass_wishes
 def create_task(
@@ -149,7 +139,7 @@ def create_task(
 
 @task.command("retry")
 @click.argument("task_id", metavar="ID", type=_IDS)
-@wait_options
+@wait_options()
 @api_options
 @pass_wishes
 def retry_task(wishes: Wishes, task_id: int) -> None:
@@ -160,7 +150,7 @@ def retry_task(wishes: Wishes, task_id: int) -> None:
 
 @task.command("cancel")
 @click.argument("task_id", metavar="ID", type=_IDS)
-@wait_options
+@wait_options()
 @api_options
 @pass_wishes
 def cancel_task(wishes: Wishes, task_id: int) -> None:
@@ -205,6 +195,7 @@ def _print(wishes: Wishes, client: Client, shown: Task) -> None:
             ("generation", shown.generation),
             ("superseded by", shown.superseded_by),
             ("attempts", f"{shown.attempts} (at most {shown.max_attempts} that count)"),
+            ("operation", shown.operation_id),
             ("request id", shown.request_id),
             ("result", shown.result),
             ("last error", shown.last_error),

@@ -222,6 +222,17 @@ class Operation(Struct, rename="camel", frozen=True, kw_only=True):
         return self.state in {"done", "stopped", "cancelled"}
 
     @property
+    def left(self) -> int:
+        """How many of its nodes have come to no end; once it is stopped they did not get it."""
+        names = ("unsent", "pending", "running", "waiting", "unreachable")
+        return sum(self.counts.get(name, 0) for name in names)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it has ended, or is paused and no task of it is out at a node any more."""
+        return self.final or (self.state == "paused" and not self.counts.get("running"))
+
+    @property
     def succeeded(self) -> bool:
         """Whether it has ended, and nothing of it failed."""
         return self.state == "done" and not self.counts.get("failed")

@@ -1,7 +1,7 @@
 """The calls of the REST API: what the command line, examples and tests speak through."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import TypeVar
 
@@ -181,7 +181,7 @@ class Client:
 
     def wait_operation(
         self, operation_id: int, timeout: float | None = None, *, patience: float = 30.0
-    ) -> Iterator[Operation]:
+    ) -> Generator[Operation, None, None]:
         """Yield the operation as it is and again at each change, as ``wait`` does.
 
         However many of its tasks move, it is looked at twice a second at most.

@@ -61,6 +61,8 @@ class Meters:
             for kind in TaskKind
             for outcome in Outcome
         }
+        of_operations = metrics.counter("edgeplane_operation_results_total")
+        self._of_operations = {outcome: of_operations.labels(outcome.value) for outcome in Outcome}
         delivery = metrics.histogram("edgeplane_delivery_seconds")
         self._delivery = {outcome: delivery.labels(outcome.value) for outcome in Outcome}
         task = metrics.histogram("edgeplane_task_seconds")
@@ -94,14 +96,19 @@ class Meters:
 
     def _settled(self, settled: list[Task]) -> None:
         tally: Tally[tuple[TaskKind, Outcome]] = Tally()
+        of_operations: Tally[Outcome] = Tally()
         for task in settled:
             if task.outcome is not None:
                 tally[task.kind, task.outcome] += 1
+                if task.operation_id is not None:
+                    of_operations[task.outcome] += 1
             if task.status is TaskStatus.SUCCESS and task.run == 1 and task.finished_at:
                 took = (task.finished_at - task.created_at).total_seconds()
                 self._task[task.kind].observe(took)
         for pair, number in tally.items():
             self._results[pair].inc(number)
+        for outcome, number in of_operations.items():
+            self._of_operations[outcome].inc(number)
 
     def failed(self, reason: str) -> None:
         """Count a turn that was not committed: ``away`` (the database) or ``unexpected``."""

@@ -71,6 +71,13 @@ MOVES = (
     Move(_S.DONE, Event.REOPEN, _S.RUNNING),
 )
 _TARGETS = {(move.origin, move.event): move.target for move in MOVES}
+#: What a person is told who asks for what the table does not have.
+_OBJECTIONS = {
+    Event.PAUSE: "only one that is running can be paused",
+    Event.RESUME: "only one that is paused can be resumed",
+    Event.CANCEL: "only one that is running or paused can be cancelled",
+    Event.RETRY: "only one that is running, paused, stopped or done can be tried again",
+}
 
 #: No task of an operation in these states begins.
 HELD = frozenset({_S.PAUSED, _S.STOPPING, _S.CANCELLING})
@@ -97,6 +104,8 @@ class Standing(StrEnum):
 #: These take a place of ``max_concurrency``.
 _OUT = (Standing.PENDING, Standing.RUNNING, Standing.WAITING)
 _OPEN = (*_OUT, Standing.UNREACHABLE)
+#: While it runs, these change by themselves, sooner or later.
+MOVING = (Standing.UNSENT, *_OUT)
 #: These can be taken back; of the unreachable ones, those that are not being probed just now.
 _RETURNABLE = (Standing.PENDING, Standing.WAITING, Standing.UNREACHABLE)
 
@@ -257,9 +266,8 @@ def may(progress: Progress, event: Event) -> bool:
 def moved(progress: Progress, event: Event) -> Progress:
     """Move an operation by the table; raise WrongState where it has no such move."""
     if not may(progress, event):
-        raise WrongState(
-            f"operation {progress.id} is {progress.state.value}: not possible when {event.value}"
-        )
+        why = _OBJECTIONS.get(event, f"not possible when {event.value}")
+        raise WrongState(f"operation {progress.id} is {progress.state.value}: {why}")
     return replace(progress, state=_TARGETS[progress.state, event], reason=None, finished_at=None)
 
 

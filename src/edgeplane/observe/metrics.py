@@ -184,6 +184,13 @@ _OPERATIONS = (
         "1000: so many or more.",
         "state",
     ),
+    _gauge(
+        "edgeplane_operation_standstill_seconds",
+        "How long no node of an operation that runs has moved, beyond what an attempt may take, at "
+        "most; from the database. Those that wait for unreachable nodes alone are left out.",
+        unit=Unit.SECONDS,
+    ),
+    _counter("edgeplane_operation_results_total", "Attempts of operations, settled.", "outcome"),
     _times(
         "edgeplane_operation_seconds",
         "From when an operation was asked for to its end, by the state it ended in and by the "
@@ -196,11 +203,7 @@ _OPERATIONS = (
         "Operations that ended because too many nodes failed (maxFailures).",
     ),
     _sizes("edgeplane_fanout_step_nodes", "Nodes moved on in one step, of steps that moved any."),
-    _times(
-        "edgeplane_fanout_step_seconds",
-        "What the transaction of a step took, with its wait.",
-        "step",
-    ),
+    _times("edgeplane_fanout_step_seconds", "What a step's transaction took, with waits.", "step"),
     _counter("edgeplane_fanout_steps_failed_total", "Steps that were not committed.", "reason"),
 )
 _STORE = (

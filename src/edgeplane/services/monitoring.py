@@ -76,6 +76,8 @@ class Monitoring:
         due.set(float("nan") if found is None else found.due_mailbox)
         probe = self._metrics.gauge("edgeplane_oldest_due_probe_age_seconds")
         probe.set(float("nan") if found is None else found.due_probe)
+        standstill = self._metrics.gauge("edgeplane_operation_standstill_seconds")
+        standstill.set(float("nan") if found is None else found.standstill)
         if found is not None:
             for status, number in found.nodes.items():
                 nodes.labels(status).set(number)

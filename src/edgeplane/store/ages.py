@@ -5,11 +5,11 @@ from datetime import datetime
 
 from sqlalchemy import Select, bindparam, select
 
-from edgeplane.model.progress import FINAL, OperationState
+from edgeplane.model.progress import FINAL, MOVING, OperationState
 from edgeplane.model.tasks import Lane, TaskKind, TaskStatus, lane_of
 from edgeplane.store import node_health
 from edgeplane.store.prepared import Items, Prepared, moment
-from edgeplane.store.rows import agent_tasks, node_mailboxes, operations
+from edgeplane.store.rows import STATE_INDEX, agent_tasks, node_mailboxes, operations
 from edgeplane.store.workers import Tx
 
 #: So many of the lowest ids are looked at for the one that has waited longest. A task that was
@@ -33,6 +33,7 @@ class Ages:
     due_probe: float
     nodes: dict[str, int]  #: not an age: how many, by status
     operations: dict[OperationState, int]  #: how many have not ended, by state
+    standstill: float  #: no node of a running operation moved, longer than one attempt may take
 
 
 def _lowest(_: Items) -> Select[tuple[datetime | None, datetime]]:
@@ -59,10 +60,22 @@ IN_STATE = Prepared(
 )
 
 
+#: The same range, with what tells whether one stands still.
+RUNNING = Prepared(
+    lambda _: (
+        select(_O.updated_at, _O.timeout_seconds, *(_O[each.value] for each in MOVING))
+        .where(_O.state == OperationState.RUNNING.value)
+        .with_hint(operations, f"FORCE INDEX ({STATE_INDEX.name})", "mysql")
+        .order_by(_O.id)
+        .limit(MOST_OPERATIONS)
+    )
+)
+
+
 def oldest(tx: Tx) -> Ages:
     """Look how long the oldest pending task, running attempt and due mailbox have been so.
 
-    And how many operations have not ended.
+    And how many operations have not ended, and how long one has stood still.
     """
     pending, in_flight = dict.fromkeys(Lane, 0.0), dict.fromkeys(Lane, 0.0)
     for kind in TaskKind:
@@ -79,7 +92,20 @@ def oldest(tx: Tx) -> Ages:
         due_probe=node_health.overdue_seconds(tx),
         nodes=node_health.counts(tx),
         operations={s: len(IN_STATE.rows(tx, {"state": s.value})) for s in open_ones},
+        standstill=_standstill(tx),
     )
+
+
+def _standstill(tx: Tx) -> float:
+    """Look how long no node of a running operation has moved, beyond what an attempt may take.
+
+    Of one whose nodes left are all unreachable none is expected to: they are probed.
+    """
+    longest = 0.0
+    for changed_at, timeout, *moving in RUNNING.rows(tx):
+        if any(moving):
+            longest = max(longest, _age(tx, [changed_at]) - timeout)
+    return longest
 
 
 def _longest(tx: Tx, kind: TaskKind, status: TaskStatus, column: int) -> float:

@@ -52,12 +52,6 @@ def add(tx: Tx, attempts: Sequence[Attempt]) -> None:
         _ADD[words].insert_rows(tx, [_row(attempt) for attempt in attempts])
 
 
-def of_task(tx: Tx, task_id: int) -> list[Attempt]:
-    """Return a task's attempts that ended, oldest first."""
-    query = select(task_attempts).where(_A.task_id == task_id).order_by(_A.number)
-    return [_attempt(row) for row in tx.conn.execute(query)]
-
-
 def list_page(tx: Tx, task: Task, asked: PageRequest) -> Page[Attempt]:
     """Return a page of a task's attempts, newest first: first of all the one that is out now."""
     out = _out_now(tx, task)

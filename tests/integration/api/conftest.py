@@ -4,7 +4,6 @@ import pytest
 
 from edgeplane.auth import passwords
 from edgeplane.model.users import Role
-from kit import factories
 from kit.asgi import Caller
 from kit.houses import CHEAP_HASH, build
 
@@ -13,18 +12,6 @@ from kit.houses import CHEAP_HASH, build
 def cheap_nobody(monkeypatch):
     """Let a login of nobody cost as little as that of the tests' users."""
     monkeypatch.setattr(passwords, "_NOBODY", CHEAP_HASH)
-
-
-@pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory):
-    """Make a SQLite file with the tables."""
-    return factories.SqliteTemplate.make(tmp_path_factory.mktemp("template"))
-
-
-@pytest.fixture(scope="session")
-def mariadb_tables(mariadb):
-    """Return the URL of a MariaDB database with the tables."""
-    return factories.mysql_url(mariadb.create_database("api_tests"))
 
 
 @pytest.fixture

@@ -174,6 +174,7 @@ async def test_operations_under_way_are_counted_by_state(either_house):
     _, seen = await look(house.app)
     found = {key[1]: n for key, n in seen.items() if key[0] == "edgeplane_operations"}
     assert found == {"running": 2, "paused": 1, "stopping": 0, "cancelling": 0}
+    assert seen["edgeplane_operation_standstill_seconds",] == 0  # each has just been written
 
 
 async def test_the_database_is_asked_once_in_a_while(house, monkeypatch):

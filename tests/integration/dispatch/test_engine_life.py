@@ -13,10 +13,10 @@ from edgeplane.model.nodes import SubIP
 from edgeplane.model.tasks import Outcome, TaskKind, TaskStatus
 from edgeplane.services import tasks as task_rule
 from edgeplane.services.tasks import create_many
-from edgeplane.store import attempts, mailboxes
+from edgeplane.store import mailboxes
 from edgeplane.transport.base import Busy, Refused, Unanswered, Unreachable
 from kit.engines import PATIENCE, Call, ScriptedTransport, WatchedDatabase, running_engine
-from kit.factories import add_nodes, new_task, stored
+from kit.factories import add_nodes, ended_attempts, new_task, stored
 
 
 class Frozen(WatchedDatabase):
@@ -85,7 +85,7 @@ async def ended(database, *asked):
 
 async def attempts_of(database, task):
     """Return how a task's attempts ended."""
-    found = await database.read(lambda tx: attempts.of_task(tx, task.id))
+    found = await database.read(lambda tx: ended_attempts(tx, task.id))
     return [(attempt.number, attempt.outcome) for attempt in found]
 
 
@@ -226,7 +226,7 @@ async def test_a_fault_inside_the_transport_is_told_and_tried_again(
         asked = await running.intake.submit(new_task(node_id))
         (await transport.next()).break_with(ZeroDivisionError("a bug"))
         await transport.next()
-        seen = await database.read(lambda tx: attempts.of_task(tx, asked.id))
+        seen = await database.read(lambda tx: ended_attempts(tx, asked.id))
         transport.calls[-1].succeed()
         (done,) = await ended(database, asked)
     words = "delivery failed inside the control plane: ZeroDivisionError"

@@ -261,7 +261,7 @@ async def test_a_paused_operation_begins_nothing(stepper, turner, fleet):
     assert await stepper.all() == []
     found = await stepper.look(operation_id)
     assert (found.counts[S.SUCCESS], found.counts[S.UNSENT]) == (2, 2)
-    with pytest.raises(WrongState, match="is paused: not possible when a person pauses"):
+    with pytest.raises(WrongState, match="is paused: only one that is running can be paused"):
         await rule.pause(stepper.database, operation_id)
 
 

@@ -8,10 +8,10 @@ from sqlalchemy import func, select, update
 from edgeplane.dispatch.work import Room
 from edgeplane.model.tasks import Outcome, TaskKind, TaskStatus
 from edgeplane.services import tasks as task_rule
-from edgeplane.store import attempts, open_tasks, tasks
+from edgeplane.store import open_tasks, tasks
 from edgeplane.store.rows import agent_tasks
 from kit.engines import came_back
-from kit.factories import add_nodes, new_task
+from kit.factories import add_nodes, ended_attempts, new_task
 
 PURGE = TaskKind.PURGE_CACHE
 _T = agent_tasks.c
@@ -166,7 +166,7 @@ async def test_a_number_used_twice_stops_nobody(turner, ask, look, node_id, data
     (found,) = await look([asked])
     assert found.final
     assert found.status is not TaskStatus.RUNNING
-    (attempt,) = await database.read(lambda tx: attempts.of_task(tx, asked.id))
+    (attempt,) = await database.read(lambda tx: ended_attempts(tx, asked.id))
     assert attempt.message == "first"
 
 

@@ -11,8 +11,9 @@ from edgeplane.model.tasks import Outcome, TaskKind, TaskStatus
 from edgeplane.services import nodes as node_rule
 from edgeplane.services import tasks as task_rule
 from edgeplane.services.nodes import NodeChange
-from edgeplane.store import attempts, mailboxes
+from edgeplane.store import mailboxes
 from kit.engines import came_back
+from kit.factories import ended_attempts
 
 PURGE = TaskKind.PURGE_CACHE
 
@@ -154,7 +155,7 @@ async def test_counted_attempts_run_out(turner, ask, look, node_id):
     (ended,) = await look([asked])
     assert (ended.final, ended.attempts, ended.counted_attempts) == (True, 3, 3)
     assert ids(await turner.take(now=now)) == []
-    found = await turner.database.read(lambda tx: attempts.of_task(tx, asked.id))
+    found = await turner.database.read(lambda tx: ended_attempts(tx, asked.id))
     assert [(a.number, a.outcome) for a in found] == [(n, Outcome.UNANSWERED) for n in (1, 2, 3)]
 
 

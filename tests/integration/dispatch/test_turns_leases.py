@@ -6,8 +6,9 @@ import pytest
 
 from edgeplane.dispatch.work import Result
 from edgeplane.model.tasks import MAX_OUTPUT_BYTES, Outcome, Report, TaskKind, TaskStatus
-from edgeplane.store import attempts, mailboxes
+from edgeplane.store import mailboxes
 from kit.engines import Turner, came_back
+from kit.factories import ended_attempts
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def after_lease(turn):
 
 async def outcomes(database, task):
     """Return how a task's attempts ended."""
-    found = await database.read(lambda tx: attempts.of_task(tx, task.id))
+    found = await database.read(lambda tx: ended_attempts(tx, task.id))
     return [(attempt.number, attempt.outcome) for attempt in found]
 
 
@@ -57,7 +58,7 @@ async def test_an_attempt_is_on_record_with_who_sent_it(turner, rival, ask, node
         outcome=Outcome.SUCCEEDED, message="done", output="x" * 20_000, address="192.0.2.1:9090"
     )
     await rival.take([Result(turn.begun[0], report)])
-    lost, done = await rival.database.read(lambda tx: attempts.of_task(tx, asked.id))
+    lost, done = await rival.database.read(lambda tx: ended_attempts(tx, asked.id))
     assert (lost.replica, lost.address, lost.output) == ("me", None, None)
     assert (done.replica, done.address) == ("rival", "192.0.2.1:9090")
     assert len(done.output.encode()) == MAX_OUTPUT_BYTES

@@ -5,8 +5,9 @@ from datetime import timedelta
 import pytest
 
 from edgeplane.model.tasks import Outcome, TaskKind, TaskStatus
-from edgeplane.store import attempts, mailboxes
+from edgeplane.store import mailboxes
 from kit.engines import came_back
+from kit.factories import ended_attempts
 
 PURGE = TaskKind.PURGE_CACHE
 REFUSED = "127.0.0.1:9090: connection refused"
@@ -46,7 +47,7 @@ async def test_each_shared_failure_is_on_record(gone, turner):
     """A task's attempts say why it failed, also where a sibling was sent."""
     asked, _ = await gone()
     for task in asked:
-        found = await turner.database.read(lambda tx, task=task: attempts.of_task(tx, task.id))
+        found = await turner.database.read(lambda tx, task=task: ended_attempts(tx, task.id))
         assert [(a.number, a.outcome, a.message) for a in found] == [
             (1, Outcome.UNREACHABLE, REFUSED)
         ]

@@ -4,13 +4,17 @@ from datetime import timedelta
 
 from sqlalchemy import update
 
+from edgeplane.model.progress import Standing
 from edgeplane.model.tasks import Lane, TaskKind
-from edgeplane.store import ages, mailboxes
+from edgeplane.store import ages, mailboxes, operations
 from edgeplane.store.mailboxes import Lease
 from edgeplane.store.rows import agent_tasks, node_mailboxes
+from edgeplane.store.rows import operations as operation_rows
 from kit.factories import add_nodes, add_tasks, new_task
+from kit.operations import new_operation
 
 NOTHING = {Lane.CONFIG: 0, Lane.PURGE: 0}
+COUNTS = {**dict.fromkeys(Standing, 0), Standing.UNSENT: 3}
 
 
 def _age(tx, task, **seconds):
@@ -77,3 +81,30 @@ async def test_a_due_mailbox_ages_until_it_is_claimed(database):
         return before, ages.oldest(tx).due_mailbox
 
     assert await database.write(work) == (40, 7)
+
+
+async def test_an_operation_stands_still_beyond_what_an_attempt_may_take(database):
+    """While it runs, and a node of it could move; the longest of all of them is told."""
+
+    def work(tx):
+        node_ids = add_nodes(tx, 1)
+        ids = [operations.add(tx, new_operation(node_ids), COUNTS) for _ in range(6)]
+        silent, young, away, paused, ended, short = ids
+        _written(tx, silent, 700, timeout_seconds=100)
+        _written(tx, young, 30, timeout_seconds=60)
+        _written(tx, away, 9000, unsent=0, unreachable=3)
+        _written(tx, paused, 9000, state="paused")
+        _written(tx, ended, 9000, state="done")
+        _written(tx, short, 90, timeout_seconds=60)
+        first = ages.oldest(tx).standstill
+        _written(tx, silent, 0)
+        return first, ages.oldest(tx).standstill
+
+    assert await database.write(work) == (600, 30)
+
+
+def _written(tx, operation_id, seconds, **values):
+    """Say that an operation was last changed so many seconds ago, and is as given."""
+    written = tx.now - timedelta(seconds=seconds)
+    mine = operation_rows.c.id == operation_id
+    tx.conn.execute(update(operation_rows).where(mine).values(updated_at=written, **values))

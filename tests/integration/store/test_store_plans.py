@@ -406,9 +406,10 @@ def test_the_oldest_ages_are_the_beginning_of_a_range(engine, status):
     plan = explain(engine, ages.OLDEST_DUE._build(Items(0)), now=utc_now())
     assert reads(engine, plan, "node_mailboxes") == ["ix_node_mailboxes_next_at_node_id"]
     assert sorts(plan) == 0
-    plan = explain(engine, ages.IN_STATE._build(Items(0)), state="running")
-    assert reads(engine, plan, "operations") == ["ix_operations_state_id"]
-    assert sorts(plan) == 0
+    for statement, given in ((ages.IN_STATE, {"state": "running"}), (ages.RUNNING, {})):
+        plan = explain(engine, statement._build(Items(0)), **given)
+        assert reads(engine, plan, "operations") == ["ix_operations_state_id"]
+        assert sorts(plan) == 0
 
 
 @pytest.mark.parametrize("after", [0, 3000])

@@ -26,7 +26,7 @@ from edgeplane.services.tasks import create_many
 from edgeplane.store import attempts, task_moves, tasks
 from edgeplane.store.database import Database
 from edgeplane.store.rows import agent_tasks, node_mailboxes
-from kit.factories import add_nodes, add_tasks, new_task, stored
+from kit.factories import add_nodes, add_tasks, ended_attempts, new_task, stored
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ async def test_an_error_at_its_bound_is_kept_whole(database, running, text):
     def write(tx):
         attempts.add(tx, [attempt(running, Outcome.FAILED, text)])
         assert task_moves.write_moved(tx, [(running, failed)]) == 1
-        return stored(tx, running.id).last_error, attempts.of_task(tx, running.id)[0].message
+        return stored(tx, running.id).last_error, ended_attempts(tx, running.id)[0].message
 
     assert await database.write(write) == (text, text)
 

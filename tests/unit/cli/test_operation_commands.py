@@ -185,6 +185,15 @@ def test_lists_and_looks(logged_in, edgeplane):
     assert logged_in.requests[-1].path == "/api/v1/operations?pageSize=1&state=running"
     assert outcome.out.splitlines()[1].split()[:6] == ["5", "purge_cache", "running", "4", "0", "0"]
     assert "--cursor b5" in outcome.err
+    stopped = {**FAILED, "state": "stopped", "reason": "2 nodes failed", "maxFailures": 2}
+    logged_in.answers.clear()
+    logged_in.answer("GET", "/api/v1/operations", page(OPERATION, {**stopped, "failures": 2}))
+    _, running, failed = edgeplane("op", "list").out.splitlines()
+    assert running.split()[6] == "3"  # of 4: one was skipped
+    assert failed.split()[6] == "0"
+    assert failed.endswith("2 nodes failed")
+    logged_in.answer("GET", "/api/v1/operations/6", {**stopped, "failures": 2})
+    assert "2 failed nodes (2 so far)" in edgeplane("op", "show", "6").out
     logged_in.answer("GET", "/api/v1/operations/5", OPERATION)
     assert "5%" in edgeplane("op", "show", "5").out
     assert json.loads(edgeplane("op", "show", "5", "--json").out) == OPERATION
@@ -196,3 +205,61 @@ def test_a_lost_answer_says_how_to_ask_again(logged_in, edgeplane):
     outcome = edgeplane("purge", "/a", "--all", "--request-id", "mine")
     assert outcome.code == 7
     assert "ask again with --request-id mine" in outcome.err
+
+
+def test_the_tasks_of_an_operation_are_listed(logged_in, edgeplane):
+    """By status, walked by cursor; JSON is the data."""
+    path = "/api/v1/operations/5/tasks"
+    failed = {**TASK, "status": "failed", "lastError": "disk full", "operationId": 5}
+    logged_in.answer("GET", path, {**page(failed), "nextCursor": "b12"})
+    outcome = edgeplane("op", "tasks", "5", "--status", "failed", "--page-size", "1")
+    assert logged_in.requests[-1].path == f"{path}?pageSize=1&status=failed"
+    assert outcome.out.splitlines()[1].endswith("disk full")
+    assert "--cursor b12" in outcome.err
+    assert json.loads(edgeplane("op", "tasks", "5", "--json").out)["list"] == [failed]
+    logged_in.answer("GET", "/api/v1/agent-tasks/12", failed)
+    assert ["operation", "5"] in map(str.split, edgeplane("task", "show", "12").out.splitlines())
+
+
+def test_more_failures_than_are_named_are_a_command_away(logged_in, edgeplane):
+    """The line can be pasted."""
+    many = {**FAILED, "counts": {**COUNTS, "failed": 21}}
+    tasks = [{**TASK, "id": n, "status": "failed", "lastError": "no"} for n in range(21)]
+    logged_in.answer("GET", "/api/v1/operations/5", many)
+    logged_in.answer("GET", "/api/v1/operations/5/tasks", page(*tasks))
+    logged_in.answer("GET", "/api/v1/nodes/7", NODE)
+    told = edgeplane("op", "watch", "5").err
+    assert told.count("failed at edge-1") == 20
+    assert "and 1 more: edgeplane op tasks 5 --status failed" in told
+
+
+def test_a_pause_is_waited_for_until_nothing_runs(logged_in, edgeplane):
+    """Not until somebody resumes; one that ended meanwhile says how."""
+    path = "/api/v1/operations/5"
+    paused = {**OPERATION, "state": "paused"}
+    busy = {**paused, "counts": {**COUNTS, "success": 0, "pending": 1, "running": 2}}
+    logged_in.answer("POST", f"{path[:-2]}/pause", busy)
+    logged_in.answer("GET", path, busy)
+    assert edgeplane("op", "pause", "5", "--wait-timeout", "0").code == 6
+    logged_in.answer("GET", path, paused)
+    outcome = edgeplane("op", "pause", "5", "--wait")
+    assert outcome.code == 0
+    assert "2 running" in outcome.err
+    assert edgeplane("op", "watch", "5", "--wait-timeout", "0").code == 6  # waits for its end
+    logged_in.answers.pop(("GET", path))
+    logged_in.answer("GET", path, FAILED)
+    logged_in.answer("GET", f"{path}/tasks", page())
+    assert edgeplane("op", "pause", "5", "--wait").code == 1
+
+
+def test_who_stops_watching_is_told_that_it_goes_on(logged_in, edgeplane, monkeypatch):
+    """And how to come back to it."""
+    logged_in.answer("GET", "/api/v1/operations/5", OPERATION)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgeplane.client.news.News.wait", interrupt)
+    outcome = edgeplane("op", "watch", "5")
+    assert outcome.code == 130
+    assert "operation 5 goes on; see it with: edgeplane op watch 5\n" in outcome.err

@@ -55,7 +55,7 @@ def test_every_state_but_final_ones_can_be_left_and_every_state_reached():
 def test_a_move_the_table_does_not_have_is_told():
     """With what the operation is and what was tried."""
     with pytest.raises(
-        WrongState, match=r"^operation 1 is done: not possible when a person pauses"
+        WrongState, match=r"^operation 1 is done: only one that is running can be paused"
     ):
         rules.pause(a_progress(state=OperationState.DONE))
 

@@ -1,4 +1,4 @@
-"""A migrated, empty database of each dialect."""
+"""A migrated, empty database of each dialect, for all tests on a real store."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def sqlite_template(tmp_path_factory):
 @pytest.fixture(scope="session")
 def mariadb_tables(mariadb):
     """The URL of a MariaDB database with the tables."""
-    return factories.mysql_url(mariadb.create_database("store_tests"))
+    return factories.mysql_url(mariadb.create_database("integration_tests"))
 
 
 @pytest.fixture(params=["sqlite", "mariadb"])
