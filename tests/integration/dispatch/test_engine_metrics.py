@@ -127,7 +127,7 @@ def test_attempts_of_operations_are_counted_apart(metrics):
     """By outcome, among all results; those of single tasks are not in it."""
     meters = Meters(metrics)
     alone = a_task(finished_at=after(3), outcome=Outcome.FAILED, status=TaskStatus.FAILED)
-    mine = replace(alone, operation_id=5)
+    mine = alone._replace(operation_id=5)
     meters.turn(Turn(now=utc_now(), settled=[alone, mine, mine]), 3, 0.1)
     assert value(metrics, "edgeplane_operation_results_total", outcome="failed") == 2
     assert value(metrics, "edgeplane_operation_results_total", outcome="succeeded") == 0
