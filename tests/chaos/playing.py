@@ -18,6 +18,7 @@ from chaos.ground import Ground, Place
 from chaos.sampler import Sampler
 from chaos.schedules import Act, Fault, Schedule, in_time
 from edgeplane.swarm.addresses import address_of, name_of
+from kit.checker import REPAIR_SECONDS
 from kit.checks import check_all
 from kit.effects import Effects
 from kit.history import History
@@ -27,6 +28,9 @@ from kit.swarm import Swarm, SwarmEffects
 from kit.tables import Away
 from kit.waiting import until
 
+#: What a repair may take with agents that connect out: with several faults in a row their waits
+#: add up (the end of a hold, the way back, a refusal's ten seconds). One fault alone stays in 15 s.
+SYNC_SECONDS = 25.0
 SETTLE_SECONDS = 60.0  #: for all to end; whether a task took too long, the checker says
 _LOOKS_SECONDS = 60.0  #: for the looks a run takes at least, on a machine that has much to do
 _LOOK_SECONDS = {"sqlite": 0.05, "mariadb": 0.2}
@@ -199,7 +203,8 @@ class _Run:
         self.cast.stop()
         self._stop_watching()
         tasks, record = self._place.tables.tasks(), self._place.tables.record()
-        found = [*self.cast.errors, *check_all(self._history.events, tasks, record)]
+        repair = SYNC_SECONDS if any(self._schedule.syncs) else REPAIR_SECONDS
+        found = [*self.cast.errors, *check_all(self._history.events, tasks, record, repair)]
         if found:  # MariaDB's tables are gone soon
             rows = (*tasks, *record.operations, *record.attempts, *record.moves)
             (self._folder / "tables.txt").write_text("".join(f"{row}\n" for row in rows))

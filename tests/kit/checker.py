@@ -32,7 +32,9 @@ REPAIR_SECONDS = 15.0
 PROBE_SECONDS = REPAIR_SECONDS + 2.0
 
 
-def check(events: Sequence[Event], rows: Sequence[TaskRow]) -> list[str]:
+def check(
+    events: Sequence[Event], rows: Sequence[TaskRow], repair: float = REPAIR_SECONDS
+) -> list[str]:
     """Return every violation, a line each; none: all is well."""
     return [
         *lost(events, rows),
@@ -42,7 +44,7 @@ def check(events: Sequence[Event], rows: Sequence[TaskRow]) -> list[str]:
         *effects(events, rows),
         *unowned(events),
         *attempts(rows),
-        *slow(events),
+        *slow(events, repair),
     ]
 
 
@@ -233,7 +235,7 @@ class _Shock(NamedTuple):
     who: str
 
 
-def slow(events: Sequence[Event]) -> list[str]:
+def slow(events: Sequence[Event], repair: float = REPAIR_SECONDS) -> list[str]:
     """Find tasks that were open longer than a repair takes while nothing they need was disturbed.
 
     A task needs its own node's agent and whatever is no agent; what befalls another agent gives it
@@ -253,7 +255,7 @@ def slow(events: Sequence[Event]) -> list[str]:
         felt = [shock for shock in shocks if shock.begin < end and shock.who not in others]
         calm = _longest_calm(event.at, end, felt)
         probed = any(shock.who == own for shock in felt)
-        if calm > (PROBE_SECONDS if probed else REPAIR_SECONDS):
+        if calm > repair + (PROBE_SECONDS - REPAIR_SECONDS if probed else 0.0):
             wrong.append(f"{event.request_id}: open for {calm:.1f} s while nothing was disturbed")
     return wrong
 

@@ -6,7 +6,7 @@ task may do is written down here once more: nothing of the product is used to ju
 
 from collections.abc import Iterable, Sequence
 
-from kit.checker import check
+from kit.checker import REPAIR_SECONDS, check
 from kit.history import CancelTold, Effect, Event, Owned, Retried, Withdrawn
 from kit.operation_checks import operations
 from kit.tables import AttemptRow, MoveRow, Record, TaskRow
@@ -41,10 +41,18 @@ _NUMBERS = {
 }
 
 
-def check_all(events: Sequence[Event], rows: Sequence[TaskRow], record: Record) -> list[str]:
-    """Return every violation of every rule, a line each; none: all is well."""
+def check_all(
+    events: Sequence[Event],
+    rows: Sequence[TaskRow],
+    record: Record,
+    repair: float = REPAIR_SECONDS,
+) -> list[str]:
+    """Return every violation of every rule, a line each; none: all is well.
+
+    ``repair``: seconds a task may be open while nothing is disturbed.
+    """
     return [
-        *check(events, rows),
+        *check(events, rows, repair),
         *moves(events, rows, record.moves),
         *lanes(rows, record.moves),
         *cancels(events, rows, record.attempts),

@@ -31,7 +31,7 @@ MOST_WAITING: Final = 20_000  #: agents that wait to be admitted
 MOST_AT_ONCE: Final = 500  #: comings and goings in one transaction
 BEAT_SECONDS: Final = 2.0
 SILENT_SECONDS: Final = 8.0  #: a replica not heard of for so long is taken for dead
-COMPARE_SECONDS: Final = 15.0  #: between looks at whether the table still says the same
+COMPARE_SECONDS: Final = 5.0  #: between looks at whether the table still says the same
 
 _AGAIN_SECONDS: Final = 0.5  #: after a transaction that failed
 

@@ -92,8 +92,8 @@ class Link:
 
     __slots__ = (
         "_acknowledged", "_asked", "_cancels", "_early", "_flushing", "_greeted", "_paced",
-        "_settling", "_uncancelled", "_unsent", "exchange", "former", "held", "held_until", "name",
-        "node_id", "peer", "session", "since", "wait",
+        "_settling", "_uncancelled", "_unsent", "adrift", "exchange", "former", "held",
+        "held_until", "name", "node_id", "peer", "session", "since", "wait",
     )  # fmt: skip
 
     def __init__(self, paced: Paced, node_id: int, name: str, session: str, peer: str) -> None:
@@ -116,6 +116,7 @@ class Link:
         self._settling: set[Fence] = set()  #: told, and not committed yet
         self._acknowledged: dict[Fence, None] = {}
         self._flushing = False
+        self.adrift = False  #: its connection was lost: meanwhile its agent may be another's
         self._greeted = False  #: this session has had a reply: it knows its node and its times
 
     # the engine's side
@@ -172,6 +173,7 @@ class Link:
     def hear(self, request: SyncRequest, held: Held) -> None:
         """Take an exchange: what has ended, and where to send what there is to do."""
         self.since = _now()
+        self.adrift = False
         self._take(request)
         if request.exchange <= self.exchange:
             held.reply(self._reply([], []))
@@ -210,6 +212,7 @@ class Link:
         """Note that the connection of an exchange has ended."""
         if self.held is held:
             self._release()
+            self.adrift = True
 
     def look(self, now: float) -> bool:
         """Answer what was held long enough; return whether the agent is still there."""

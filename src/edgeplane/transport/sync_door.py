@@ -165,10 +165,10 @@ class SyncConnection(Incoming):
         right = hmac.compare_digest(shown.strip(), self._door.bearer)
         return right and scheme.lower() == b"bearer"
 
-    def _hear(self, request: SyncRequest) -> None:
+    def _hear(self, request: SyncRequest, *, admitted: bool = False) -> None:
         self._door.exchanges += 1
         link = self._door.links.named(request.node)
-        if link is None:
+        if link is None or (link.adrift and not admitted):
             admitting = asyncio.create_task(self._admit(request))
             admitting.add_done_callback(_told)
             return
@@ -205,7 +205,7 @@ class SyncConnection(Incoming):
                     link.peer,
                     request.version,
                 )
-            self._hear(request)
+            self._hear(request, admitted=True)
         except DomainError as error:
             self._fail(error)
         except Exception:
