@@ -6,7 +6,7 @@ from pathlib import Path
 
 _HERE = Path(__file__).parent
 _REQUIREMENTS = _HERE / "requirements.txt"
-WORK = _HERE / "work"
+WORK = _HERE / "apps"
 ROOT = _HERE.parents[1] / ".venv-peers"
 
 
