@@ -28,8 +28,8 @@ from kit.history import (
 from kit.tables import TaskRow
 
 REPAIR_SECONDS = 15.0
-#: For what may have to wait for a probe of its node: two of them are up to 15 s apart.
-PROBE_SECONDS = REPAIR_SECONDS + 2.0
+#: More for what may have to wait for a probe of its node: two of them are up to 15 s apart.
+PROBE_SECONDS = 2.0
 
 
 def check(
@@ -255,7 +255,7 @@ def slow(events: Sequence[Event], repair: float = REPAIR_SECONDS) -> list[str]:
         felt = [shock for shock in shocks if shock.begin < end and shock.who not in others]
         calm = _longest_calm(event.at, end, felt)
         probed = any(shock.who == own for shock in felt)
-        if calm > repair + (PROBE_SECONDS - REPAIR_SECONDS if probed else 0.0):
+        if calm > repair + (PROBE_SECONDS if probed else 0.0):
             wrong.append(f"{event.request_id}: open for {calm:.1f} s while nothing was disturbed")
     return wrong
 

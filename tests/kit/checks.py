@@ -4,7 +4,6 @@ Plain functions that list violations, as those of ``kit.checker``, which ``check
 task may do is written down here once more: nothing of the product is used to judge it.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 
 from kit.checker import REPAIR_SECONDS, check
@@ -131,7 +130,7 @@ def lanes(rows: Iterable[TaskRow], record: Iterable[MoveRow]) -> list[str]:
         running.add(row.id)
         newer = [tasks[first].request_id for first in firsts if first > row.id]
         # A reload of a paused operation lets others past, for as long as a person pauses.
-        held = row.kind == "reload" and re.fullmatch(r"op\d+-n\d+", row.request_id)
+        held = row.kind == "reload" and row.operation_id is not None
         if newer and row.id not in firsts and not held:
             wrong.append(f"node {row.node_id}: {row.request_id} began after {newer[-1]}")
         firsts.append(row.id)
