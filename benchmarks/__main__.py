@@ -3,8 +3,6 @@
 import argparse
 import contextlib
 import dataclasses
-import json
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -13,25 +11,17 @@ from typing import Any
 # The servers and processes are those of the tests' kit.
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from benchmarks import printing, rounds
+from benchmarks import commands, printing, rounds
 from benchmarks.stores import Mariadb, Sqlite, Store
 
 
 def main() -> int:
     asked = _arguments()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     plan = rounds.QUICK if asked.quick else rounds.FULL
     if asked.rounds:
         plan = dataclasses.replace(plan, rounds=asked.rounds)
     print(printing.method(plan), flush=True)
-    try:
-        told = _measure(plan, ["sqlite", "mariadb"] if asked.engine == "both" else [asked.engine])
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    if asked.json:
-        asked.json.write_text(json.dumps(told, indent=1) + "\n")
-    return 0
+    return commands.run(asked, lambda: _measure(plan, commands.engines(asked)))
 
 
 def _measure(plan: rounds.Plan, engines: list[str]) -> dict[str, Any]:

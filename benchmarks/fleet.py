@@ -9,11 +9,8 @@ have). Control plane and floor run on one core, the rest on the other.
 
 import argparse
 import contextlib
-import json
 import os
-import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -28,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import uvloop
 from sqlalchemy import make_url
 
-from benchmarks import cores, effects, floors, load, stage, watching
+from benchmarks import commands, cores, effects, floors, load, stage, watching
 from benchmarks.effects import Effects
 from benchmarks.figures import percentile, spread
 from benchmarks.floors import Client, Run
@@ -82,21 +79,14 @@ class Fleet:
 
 def main() -> int:
     asked = _arguments()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.sched_setaffinity(0, cores.OTHERS)
-    told = {}
-    try:
-        for engine in ["sqlite", "mariadb"] if asked.engine == "both" else [asked.engine]:
-            with tempfile.TemporaryDirectory(prefix="edgeplane-fleet-") as name:
-                folder = Path(name)
-                folder.chmod(0o711)  # MariaDB's own user must reach its folder
-                told[engine] = _measure(engine, folder, asked.nodes, asked.rounds, asked.transport)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    if asked.json:
-        asked.json.write_text(json.dumps(told, indent=1) + "\n")
-    return 0
+    return commands.run(
+        asked,
+        lambda: {
+            engine: _measure(engine, folder, asked.nodes, asked.rounds, asked.transport)
+            for engine, folder in commands.folders("fleet", asked)
+        },
+    )
 
 
 def _measure(engine: str, folder: Path, count: int, rounds: int, transport: str) -> dict[str, Any]:
@@ -214,12 +204,10 @@ def _line(title: str, done: Sequence[Round]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fleet", description=__doc__)
+    parser = commands.parser("fleet", __doc__)
     parser.add_argument("--nodes", type=int, default=1_000, help="how many (default 1000)")
     parser.add_argument("--transport", choices=["push", "sync"], default="push")
     parser.add_argument("--rounds", type=int, default=3, help="how many (default 3)")
-    parser.add_argument("--engine", choices=["sqlite", "mariadb", "both"], default="both")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     return parser.parse_args()
 
 

@@ -8,14 +8,11 @@ idle. The floor of the memory is the control plane's own client with as many con
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -31,7 +28,7 @@ import uvloop
 from msgspec import Raw
 from sqlalchemy import make_url
 
-from benchmarks import cores, effects, load, stage
+from benchmarks import commands, cores, effects, load, stage
 from benchmarks.effects import Effects
 from benchmarks.figures import percentile
 from benchmarks.load import Door
@@ -89,21 +86,14 @@ def main() -> int:
     asked = _arguments()
     if asked.bare:
         return uvloop.run(_bare(*asked.bare))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.sched_setaffinity(0, cores.OTHERS)
-    told = {}
-    try:
-        for engine in ["sqlite", "mariadb"] if asked.engine == "both" else [asked.engine]:
-            with tempfile.TemporaryDirectory(prefix="edgeplane-idle-") as name:
-                folder = Path(name)
-                folder.chmod(0o711)  # MariaDB's own user must reach its folder
-                told[engine] = _measure(engine, folder, asked)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    if asked.json:
-        asked.json.write_text(json.dumps(told, indent=1) + "\n")
-    return 0
+    return commands.run(
+        asked,
+        lambda: {
+            engine: _measure(engine, folder, asked)
+            for engine, folder in commands.folders("kept", asked)
+        },
+    )
 
 
 def _measure(engine: str, folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
@@ -241,12 +231,10 @@ def _lines(told: dict[str, float]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.kept", description=__doc__)
+    parser = commands.parser("kept", __doc__)
     parser.add_argument("--nodes", type=int, default=5_000, help="how many (default 5000)")
     parser.add_argument("--tasks", type=int, default=1_000, help="one by one (default 1000)")
     parser.add_argument("--transport", choices=sorted(TRANSPORTS), default="push")
-    parser.add_argument("--engine", choices=["sqlite", "mariadb", "both"], default="both")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     parser.add_argument("--bare", type=int, nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -8,12 +8,9 @@ nothing else running; what is asked for is drawn at random, the same for both en
 import argparse
 import asyncio
 import contextlib
-import json
 import random
 import shutil
-import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import uvloop
 from sqlalchemy import make_url
 
+from benchmarks import commands
 from benchmarks.figures import percentile
 from benchmarks.filling import MARIADB_OPTIONS, History, fill
 from benchmarks.stores import Mariadb, Sqlite
@@ -62,38 +60,31 @@ class Figure:
 
 def main() -> int:
     asked = _arguments()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return commands.run(asked, lambda: _figures(asked))
+
+
+def _figures(asked: argparse.Namespace) -> list[dict[str, Any]]:
     figures = []
-    try:
-        for engine in ["sqlite", "mariadb"] if asked.engine == "both" else [asked.engine]:
-            with _filled(engine, asked.rows) as (url, history):
-                figures += uvloop.run(_measure(engine, url, history, asked))
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    if asked.json:
-        told = [vars(figure) for figure in figures]
-        asked.json.write_text(json.dumps(told, indent=1) + "\n")
-    return 0
+    for engine, folder in commands.folders("lists", asked):
+        with _filled(engine, folder, asked.rows) as (url, history):
+            figures += uvloop.run(_measure(engine, url, history, asked))
+    return [vars(figure) for figure in figures]
 
 
 @contextmanager
-def _filled(engine: str, rows: int) -> Iterator[tuple[str, History]]:
+def _filled(engine: str, folder: Path, rows: int) -> Iterator[tuple[str, History]]:
     """Make the tables; say how long that took."""
-    with tempfile.TemporaryDirectory(prefix="edgeplane-lists-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)  # MariaDB's own user must reach its folder
-        if shutil.disk_usage(folder).free < rows * _WORST_FREE_BYTES_A_ROW:
-            raise SystemExit(f"{folder}: not enough room for {rows} tasks: set TMPDIR to another")
-        if engine == "sqlite":
-            (folder / "control" / "state").mkdir(parents=True)
-        store = Sqlite(folder) if engine == "sqlite" else Mariadb(folder / "db", MARIADB_OPTIONS)
-        with contextlib.closing(store):
-            began = time.perf_counter()
-            history = fill(store, rows, lambda part: print(f"  filling: {part}", flush=True))
-            took = time.perf_counter() - began
-            print(f"{store.title}, {rows} tasks, filled in {took:.0f} s", flush=True)
-            yield store.control, history
+    if shutil.disk_usage(folder).free < rows * _WORST_FREE_BYTES_A_ROW:
+        raise SystemExit(f"{folder}: not enough room for {rows} tasks: set TMPDIR to another")
+    if engine == "sqlite":
+        (folder / "control" / "state").mkdir(parents=True)
+    store = Sqlite(folder) if engine == "sqlite" else Mariadb(folder / "db", MARIADB_OPTIONS)
+    with contextlib.closing(store):
+        began = time.perf_counter()
+        history = fill(store, rows, lambda part: print(f"  filling: {part}", flush=True))
+        took = time.perf_counter() - began
+        print(f"{store.title}, {rows} tasks, filled in {took:.0f} s", flush=True)
+        yield store.control, history
 
 
 async def _measure(
@@ -227,12 +218,10 @@ _LISTS = _lists()
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.lists", description=__doc__)
+    parser = commands.parser("lists", __doc__)
     parser.add_argument("--rows", type=int, default=10_000_000, help="tasks (default 10000000)")
-    parser.add_argument("--engine", choices=["sqlite", "mariadb", "both"], default="both")
     parser.add_argument("--looks", type=int, default=200, help="for each figure (default 200)")
     parser.add_argument("--page-size", type=int, default=20, help="from 1 to 100 (default 20)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     return parser.parse_args()
 
 

@@ -9,11 +9,8 @@ in the tables already. MariaDB has the other core.
 import argparse
 import contextlib
 import dataclasses
-import json
 import os
-import signal
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import uvloop
 from sqlalchemy import make_url
 
-from benchmarks import bare_rates, cores
+from benchmarks import bare_rates, commands, cores
 from benchmarks.figures import spread
 from benchmarks.floors import new_task
 from benchmarks.registering import register
@@ -56,38 +53,31 @@ class Pass:
 
 def main() -> int:
     asked = _arguments()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    told: dict[str, Any] = {}
-    try:
-        for engine in ["sqlite", "mariadb"] if asked.engine == "both" else [asked.engine]:
-            told[engine] = _measure(engine, asked)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    if asked.json:
-        asked.json.write_text(json.dumps(told, indent=1) + "\n")
-    return 0
+    return commands.run(
+        asked,
+        lambda: {
+            engine: _measure(engine, folder, asked)
+            for engine, folder in commands.folders("rates", asked)
+        },
+    )
 
 
-def _measure(engine: str, asked: argparse.Namespace) -> dict[str, Any]:
+def _measure(engine: str, folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     told: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix="edgeplane-rates-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)  # MariaDB's own user must reach its folder
-        (folder / "control" / "state").mkdir(parents=True)
-        with cores.starting_on(cores.OTHERS):
-            store: Store = Sqlite(folder) if engine == "sqlite" else Mariadb(folder / "db")
-        os.sched_setaffinity(0, cores.CONTROL)
-        with contextlib.closing(store):
-            print(f"{store.title}, claim + begin + settle of {asked.tasks} tasks, no network")
-            for url in (store.control, store.floor):
-                migrate.upgrade(make_url(url))
-                register(url, asked.nodes, 9090)
-            for per_node in (1, 16):
-                nodes = max(1, min(asked.nodes, asked.tasks // per_node))
-                done = [_pass(store, asked.tasks, nodes) for _ in range(asked.rounds + 1)][1:]
-                print(_line(per_node, done), flush=True)
-                told[f"{per_node} a node"] = [dataclasses.asdict(one) for one in done]
+    (folder / "control" / "state").mkdir(parents=True)
+    with cores.starting_on(cores.OTHERS):
+        store: Store = Sqlite(folder) if engine == "sqlite" else Mariadb(folder / "db")
+    os.sched_setaffinity(0, cores.CONTROL)
+    with contextlib.closing(store):
+        print(f"{store.title}, claim + begin + settle of {asked.tasks} tasks, no network")
+        for url in (store.control, store.floor):
+            migrate.upgrade(make_url(url))
+            register(url, asked.nodes, 9090)
+        for per_node in (1, 16):
+            nodes = max(1, min(asked.nodes, asked.tasks // per_node))
+            done = [_pass(store, asked.tasks, nodes) for _ in range(asked.rounds + 1)][1:]
+            print(_line(per_node, done), flush=True)
+            told[f"{per_node} a node"] = [dataclasses.asdict(one) for one in done]
     return told
 
 
@@ -151,12 +141,10 @@ def _line(per_node: int, done: list[Pass]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.store_rates", description=__doc__)
+    parser = commands.parser("store_rates", __doc__)
     parser.add_argument("--tasks", type=int, default=20_000, help="in a round (default 20000)")
     parser.add_argument("--nodes", type=int, default=10_000, help="how many (default 10000)")
     parser.add_argument("--rounds", type=int, default=3, help="how many (default 3)")
-    parser.add_argument("--engine", choices=["sqlite", "mariadb", "both"], default="both")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     return parser.parse_args()
 
 
